@@ -1,0 +1,303 @@
+"""Budgets: the limits a user states, the profiles of device classes, and the defaults.
+
+Not for judging: `limits_for` says which limits hold for a case, `edgecheck.checks` compares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Literal
+
+from edgecheck.errors import DeclarationError, SelectionError
+from edgecheck.names import resolve
+from edgecheck.units import format_bytes, format_time, parse_quantity
+
+Bound = Literal["max", "min"]
+Quantity = str | float
+# One value for every case, or one by words that select cases (see `Budget`).
+Stated = Quantity | Mapping[str, Quantity] | None
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a limit measures.
+
+    Attributes:
+        bound: whether the measured value may be at most or at least the limit.
+        quantity: how `parse_quantity` reads it, or None for a plain number.
+        unit: of the parsed value.
+    """
+
+    bound: Bound
+    quantity: str | None
+    unit: str
+
+
+_TIME = Kind("max", "time", "ms")
+_BYTES = Kind("max", "bytes", "bytes")
+_LEAST = Kind("min", None, "")
+_MOST = Kind("max", None, "")
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "latency_mean": _TIME,
+        "latency_p50": _TIME,
+        "latency_p95": _TIME,
+        "latency_p99": _TIME,
+        "latency_max": _TIME,
+        "throughput": Kind("min", "rate", "/s"),
+        "peak_memory": _BYTES,
+        "size": _BYTES,
+        "size_gzip": _BYTES,
+        "quantized_weights": _LEAST,
+        "accuracy_drop": _MOST,
+        "accuracy_floor": _LEAST,
+        "max_abs_error": _MOST,
+        "max_relative_error": _MOST,
+        "sqnr_db": Kind("min", None, "dB"),
+        "cosine": _LEAST,
+        "top1_agreement": _LEAST,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit that holds for one case.
+
+    Attributes:
+        name: a field of `Budget`.
+        value: in `unit`.
+        origin: who says so: ``budget``, ``profile NAME`` or ``default``.
+    """
+
+    name: str
+    value: float
+    bound: Bound
+    unit: str
+    origin: str
+
+    def allows(self, measured: float) -> bool:
+        """Whether a measured value keeps the limit; NaN never does.
+
+        One part in 10^9 is forgiven, so that 0.98 - 0.96 keeps a limit of 0.02.
+        """
+        slack = 1e-9 * max(1.0, abs(self.value)) if self.unit in ("", "dB") else 0.0
+        if self.bound == "max":
+            return measured <= self.value + slack
+        return measured >= self.value - slack
+
+    def text(self, number: float | None = None) -> str:
+        """A number in this limit's unit (the limit itself by default), for a person."""
+        number = self.value if number is None else number
+        if self.unit == "ms":
+            return format_time(number)
+        if self.unit == "bytes":
+            return format_bytes(number)
+        return f"{number:.4g}{' ' if self.unit else ''}{self.unit}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The limits a model must keep. What is not stated is taken from the profile and the defaults.
+
+    Every limit is one value, or a mapping from words that select cases to values. A word is a
+    target, a precision, a variant or an output; ``"tflite/int8"`` needs both; ``"default"`` is for
+    the rest. The most words win; among equally many the stricter value.
+
+    Attributes:
+        latency_mean, latency_p50, latency_p95, latency_p99, latency_max: time of one inference,
+            with a unit: ``"5 ms"``.
+        throughput: at least so many samples a second: ``"200 /s"``.
+        peak_memory: peak resident memory above an empty runtime: ``"64 MB"``.
+        size, size_gzip: of the model file: ``"1 MB"``.
+        quantized_weights: share of weights, 0 to 1, that must be stored at the case's precision.
+        accuracy_drop: how much worse than the reference the metric may be.
+        accuracy_floor: the worst value of the metric itself that may ship (for a metric where
+            lower is better, the largest).
+        max_abs_error, max_relative_error, sqnr_db, cosine, top1_agreement: agreement of outputs
+            with the reference; see `edgecheck.checks.parity` for their definitions.
+
+    Raises:
+        DeclarationError: a value that is no number, or has an unknown unit.
+    """
+
+    latency_mean: Stated = None
+    latency_p50: Stated = None
+    latency_p95: Stated = None
+    latency_p99: Stated = None
+    latency_max: Stated = None
+    throughput: Stated = None
+    peak_memory: Stated = None
+    size: Stated = None
+    size_gzip: Stated = None
+    quantized_weights: Stated = None
+    accuracy_drop: Stated = None
+    accuracy_floor: Stated = None
+    max_abs_error: Stated = None
+    max_relative_error: Stated = None
+    sqnr_db: Stated = None
+    cosine: Stated = None
+    top1_agreement: Stated = None
+
+    def __post_init__(self) -> None:
+        for name, stated in self._stated():
+            for value in stated.values():
+                _parse(name, value)
+
+    def _stated(self) -> Iterable[tuple[str, Mapping[str, Quantity]]]:
+        for item in fields(self):
+            stated = getattr(self, item.name)
+            if stated is not None:
+                yield item.name, stated if isinstance(stated, Mapping) else {DEFAULT: stated}
+
+    def check_words(self, known: Iterable[str], where: str) -> None:
+        """Check that every selecting word means something.
+
+        Raises:
+            DeclarationError: a word is none of `known`.
+        """
+        known = [*known, DEFAULT]
+        for name, stated in self._stated():
+            for key in stated:
+                for word in key.split("/"):
+                    try:
+                        resolve(word, known, "word")
+                    except SelectionError as error:
+                        raise DeclarationError(f"{where}: budget {name}: {error}") from None
+
+    def select(self, words: frozenset[str], origin: str) -> dict[str, Limit]:
+        """The limits by name that hold where all of `words` are true of a case."""
+        limits = {}
+        for name, stated in self._stated():
+            kind = KINDS[name]
+            found: dict[int, list[float]] = {}
+            for key, value in stated.items():
+                parts = set() if key == DEFAULT else set(key.split("/"))
+                if parts <= words:
+                    found.setdefault(len(parts), []).append(_parse(name, value))
+            if found:
+                strictest = min if kind.bound == "max" else max
+                value = strictest(found[max(found)])
+                limits[name] = Limit(name, value, kind.bound, kind.unit, origin)
+        return limits
+
+
+def _parse(name: str, value: Quantity) -> float:
+    kind = KINDS[name]
+    if kind.quantity is not None:
+        try:
+            return parse_quantity(value, kind.quantity)  # type: ignore[arg-type]
+        except DeclarationError as error:
+            raise DeclarationError(f"budget {name}: {error}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DeclarationError(f"budget {name}: {value!r} is no finite number")
+    return float(value)
+
+
+# What a precision may cost where nothing is stated.
+# accuracy_drop: usual costs in the field (post-training int8 1-2 points, QAT 0.5, int4 1-3;
+#   a float export only rounds, which can flip single near-ties: 0.1 points).
+# max_relative_error of fp32: runtimes differ from eager PyTorch by 1e-8 to 7e-6 of the largest
+#   output; 1e-4 is an order of magnitude above that and an order below the usual rtol of 1e-3.
+# fp16: half precision has a unit roundoff of 4.9e-4 (IEEE 754); over the depth of common networks
+#   this grows to 1e-3 .. 1.5e-2.
+# sqnr_db: float exports are at 130-140 dB (fp32) and about 60 dB (fp16); quantized ones at
+#   30-44 dB (int8) and 14-26 dB (int4) on small networks and up to 15 dB lower on deep ones.
+#   Below 10 dB a tenth of the signal's power is noise.
+# quantized_weights: under half the weights at the stated precision, the file is not what it says.
+#   Weight-only routes leave convolutions as they are on some targets, where a third of a network's
+#   weights is usual.
+DEFAULTS: Mapping[str, Budget] = MappingProxyType(
+    {
+        "fp32": Budget(accuracy_drop=0.001, max_relative_error=1e-4, sqnr_db=80),
+        "fp16": Budget(
+            accuracy_drop=0.001, max_relative_error=2e-2, sqnr_db=40, quantized_weights=0.5
+        ),
+        "int8-dynamic": Budget(accuracy_drop=0.01, sqnr_db=15, quantized_weights=0.25),
+        "int8": Budget(accuracy_drop=0.02, sqnr_db=15, quantized_weights=0.5),
+        "int8-qat": Budget(accuracy_drop=0.005, sqnr_db=20, quantized_weights=0.5),
+        "int4": Budget(accuracy_drop=0.03, sqnr_db=10, quantized_weights=0.25),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A class of devices.
+
+    Attributes:
+        name: of the command line.
+        budget: limits that every model on such a device must keep.
+        precisions: what the hardware runs; None for all.
+        source: where the figures come from.
+    """
+
+    name: str
+    budget: Budget
+    precisions: tuple[str, ...] | None
+    source: str
+
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        profile.name: profile
+        for profile in (
+            Profile(
+                "mcu",
+                Budget(size="2 MiB"),
+                ("int8", "int8-qat"),
+                "Cortex-M7 such as STM32F7: 2 MB flash; resident memory of this machine says "
+                "nothing about its SRAM, so no memory limit",
+            ),
+            Profile(
+                "mobile",
+                Budget(size="50 MB", latency_p95="50 ms", peak_memory="1.5 GB"),
+                None,
+                "a 50 MB download, real time at 50 ms, and iOS ends an app at about 1.5 GB",
+            ),
+            Profile(
+                "sbc",
+                Budget(latency_p95="200 ms", peak_memory="8 GB"),
+                None,
+                "Raspberry Pi 5: 8 GB; interactive at 200 ms",
+            ),
+            Profile(
+                "edge-gpu",
+                Budget(latency_p95="50 ms", peak_memory="8 GB"),
+                None,
+                "the smallest Jetson Orin: 8 GB; real time at 50 ms",
+            ),
+            Profile(
+                "edge-tpu", Budget(size="8 MB"), ("int8", "int8-qat"), "Coral: int8 only, 8 MB"
+            ),
+            Profile(
+                "browser",
+                Budget(size="20 MB", size_gzip="20 MB", latency_p95="200 ms"),
+                None,
+                "every user downloads the model; interactive at 200 ms",
+            ),
+        )
+    }
+)
+
+
+def limits_for(
+    precision: str, words: frozenset[str], budget: Budget, profile: Profile | None
+) -> dict[str, Limit]:
+    """The limits by name for a case of a precision.
+
+    What the budget states replaces the default; a profile's limit holds besides, and the
+    stricter of the two counts.
+    """
+    limits = DEFAULTS[precision].select(words, "default") if precision in DEFAULTS else {}
+    limits |= budget.select(words, "budget")
+    if profile is not None:
+        for name, limit in profile.budget.select(words, f"profile {profile.name}").items():
+            stated = limits.get(name)
+            if stated is None or not limit.allows(stated.value):
+                limits[name] = limit
+    return limits

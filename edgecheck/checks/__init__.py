@@ -1,0 +1,34 @@
+"""The checks: one module each, with ``run(workbench, case)`` that measures and judges.
+
+In each, judging is a pure function of numbers and limits. A check knows nothing of pytest and of
+particular targets.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from edgecheck.errors import ChildError, EdgecheckError
+from edgecheck.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from edgecheck.case import Case
+    from edgecheck.workbench import Workbench
+
+
+def run_check(name: str, workbench: Workbench, case: Case) -> Verdict:
+    """Make a check; what keeps it from being made is a failure, told in one line."""
+    module = importlib.import_module(f"edgecheck.checks.{name}")
+    try:
+        verdict: Verdict = module.run(workbench, case)
+    except EdgecheckError as error:
+        reason = str(error)
+        tail = error.log_tail if isinstance(error, ChildError) else ""
+        return Verdict(
+            Outcome.FAILED,
+            reason=reason,
+            failures=(reason,),
+            details=f"what the process printed last:\n{tail}" if tail else "",
+        )
+    return verdict

@@ -1,0 +1,175 @@
+"""The export check: the file is valid, loads, fits the declaration, and is what it says it is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecheck.budget import Limit
+from edgecheck.verdict import Comparison, Verdict, conclude
+
+if TYPE_CHECKING:
+    from edgecheck.case import Case
+    from edgecheck.devices.local import Session
+    from edgecheck.workbench import Workbench
+
+# Storage types that count as a precision's own.
+_STORED_AS = {
+    "fp16": ("float16", "bfloat16"),
+    "int8-dynamic": ("int8", "int4"),
+    "int8": ("int8", "int4"),
+    "int8-qat": ("int8", "int4"),
+    "int4": ("int4",),
+}
+
+
+def run(workbench: Workbench, case: Case) -> Verdict:
+    """Build, inspect, load and try the candidate's file."""
+    built = workbench.built(case)
+    contents = workbench.inspect(case)
+    limits = case.limits()
+    measurements: dict[str, Any] = {
+        "size_bytes": built.size_bytes,
+        "size_gzip_bytes": built.gzip_bytes,
+        **{key: contents[key] for key in ("format", "operators", "quantized_operators")},
+        "weight_elements": contents["weight_elements"],
+        "weight_bytes": contents["weight_bytes"],
+    }
+    failures: list[str] = list(contents["failures"])
+    warnings: list[str] = list(contents["warnings"])
+    if not failures:
+        session = workbench.session(case)
+        measurements["inputs"] = [_tensor_record(item) for item in session.inputs]
+        measurements["outputs"] = [_tensor_record(item) for item in session.outputs]
+        failures += _dynamic_axes(case, session)
+        failures += _try_batches(workbench, case, session)
+        placement = session.placement(workbench.single_feed(case))
+        measurements["placement"] = placement
+        warnings += judge_placement(placement)
+    if _in_training_mode(workbench, case):
+        warnings.append("the source returned a module in training mode; it was set to eval()")
+    precision_failures, share = judge_precision(case.precision, contents)
+    if share is not None:
+        measurements["quantized_weights"] = share
+    return conclude(
+        failures=[*failures, *precision_failures],
+        warnings=warnings,
+        comparisons=_compare(
+            limits,
+            {
+                "size": built.size_bytes,
+                "size_gzip": built.gzip_bytes,
+                "quantized_weights": share,
+            },
+        ),
+        measurements=measurements,
+    )
+
+
+def judge_precision(precision: str, contents: Mapping[str, Any]) -> tuple[list[str], float | None]:
+    """Whether the file holds the requested precision at all, and the share of weights that do.
+
+    The share is None where the precision stores weights as they are.
+    """
+    if precision not in _STORED_AS:
+        integers = contents["weight_elements"].get("int8", 0) + contents["weight_elements"].get(
+            "int4", 0
+        )
+        if contents["quantized_operators"] or integers:
+            return [
+                f"the file says {precision} but has {sum(contents['quantized_operators'].values())}"
+                f" quantized operators and {integers} integer weights"
+            ], None
+        return [], None
+    elements = contents["weight_elements"]
+    total = sum(elements.values())
+    stored = sum(elements.get(kind, 0) for kind in _STORED_AS[precision])
+    share = stored / total if total else 0.0
+    if stored == 0:
+        found = ", ".join(f"{count} {kind}" for kind, count in elements.items()) or "none"
+        return [f"nothing in the file is {precision}: its weights are {found}"], share
+    if precision != "fp16" and not contents["quantized_operators"]:
+        return [f"no operator of the file works on its {precision} weights"], share
+    return [], share
+
+
+def judge_placement(placement: Mapping[str, Any]) -> list[str]:
+    """What a person should know about where operators run."""
+    left = placement.get("undelegated_operators", 0)
+    if not left:
+        return []
+    kinds = ", ".join(
+        f"{count} {name}" for name, count in placement["undelegated_operators_by_type"].items()
+    )
+    return [f"{left} of {placement['operators']} operators are not delegated: {kinds}"]
+
+
+def _compare(
+    limits: Mapping[str, Limit], measured: Mapping[str, float | None]
+) -> Iterable[Comparison]:
+    return [
+        Comparison(limits[name], value)
+        for name, value in measured.items()
+        if value is not None and name in limits
+    ]
+
+
+def _tensor_record(tensor: Mapping[str, Any]) -> dict[str, Any]:
+    record = {"name": tensor["name"], "shape": tensor["shape"], "dtype": tensor["dtype"]}
+    if tensor.get("scale"):
+        record |= {"scale": tensor["scale"], "zero_point": tensor["zero_point"]}
+    return record
+
+
+def _dynamic_axes(case: Case, session: Session) -> list[str]:
+    """Dimensions declared dynamic that the file fixes, where the target could keep them."""
+    assert session.binding is not None
+    if not case.target.keeps_dynamic_batch:
+        return []
+    return [
+        f"dimension {name!r} is declared dynamic, but the file fixes it to {size}"
+        for name, size in session.binding.fixed.items()
+    ]
+
+
+def _try_batches(workbench: Workbench, case: Case, session: Session) -> list[str]:
+    """Run random inputs at each batch size; the batch axis of every output must follow."""
+    assert session.binding is not None
+    feeds = workbench.feeds(case)
+    failures = []
+    with tempfile.TemporaryDirectory() as directory:
+        usable = usable_feeds(session, feeds.sizes)
+        results = session.run([feeds.feeds[index] for index in usable], Path(directory))
+        for index, outputs in zip(usable, results, strict=True):
+            batch = feeds.sizes[index].get("batch")
+            for name, path in outputs.items():
+                shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+                if batch is not None and shape[:1] not in ((batch,), ()):
+                    failures.append(
+                        f"output {name!r} has shape {shape} for {feeds.labels[index]}: "
+                        "its first axis does not follow the batch"
+                    )
+    return failures
+
+
+def usable_feeds(session: Session, sizes: list[dict[str, int]]) -> list[int]:
+    """Positions of the feeds whose dimensions the file takes; any batch is cut to what it takes."""
+    assert session.binding is not None
+    fixed = {name: size for name, size in session.binding.fixed.items() if name != "batch"}
+    return [
+        index
+        for index, feed in enumerate(sizes)
+        if all(feed.get(name, size) == size for name, size in fixed.items())
+    ]
+
+
+def _in_training_mode(workbench: Workbench, case: Case) -> bool:
+    source = case.model.source
+    if case.artifact is not None or case.variant or source is None or case.precision == "int8-qat":
+        return False
+    program = workbench.program(f"{case.model_name}:", source, case.model)
+    return bool(program.get("training"))

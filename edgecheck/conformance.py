@@ -1,0 +1,126 @@
+"""The Conformance class: inherit it, declare a model, and get the standard checks as tests.
+
+Not for the checks themselves: those are `edgecheck.checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edgecheck.budget import Budget
+from edgecheck.case import Case
+from edgecheck.checks import run_check
+from edgecheck.data import save_feed
+from edgecheck.errors import EdgecheckError
+from edgecheck.model import Model
+from edgecheck.verdict import Outcome, Verdict
+from edgecheck.workbench import Built, Workbench
+
+Array = npt.NDArray[Any]
+
+
+class CaseRun:
+    """What a test gets as ``case``: one candidate, and the means to examine it.
+
+    Attributes:
+        case: model, target and precision.
+        verdict: of the check that was made, or None.
+    """
+
+    def __init__(self, case: Case, workbench: Workbench, directory: Path) -> None:
+        self.case = case
+        self.verdict: Verdict | None = None
+        self._workbench = workbench
+        self._directory = directory
+        self._runs = 0
+
+    def check(self, name: str) -> Verdict:
+        """Make a standard check; the test fails unless it passed."""
+        verdict = run_check(name, self._workbench, self.case)
+        self.verdict = verdict
+        if verdict.outcome is Outcome.NOT_CHECKED:
+            pytest.skip(verdict.reason)
+        if verdict.outcome is not Outcome.PASSED:
+            pytest.fail(failure_text(self.case, name, verdict), pytrace=False)
+        return verdict
+
+    @property
+    def built(self) -> Built | None:
+        """The candidate's model file and what is known of it; None where there is none."""
+        try:
+            return self._workbench.built(self.case)
+        except EdgecheckError:
+            return None
+
+    @property
+    def artifact(self) -> Path:
+        """The candidate's model file."""
+        return self._workbench.built(self.case).path
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The candidate's outputs by declared name."""
+        session = self._workbench.session(self.case)
+        (outputs,) = session.run([self._feed(inputs)], self._folder("outputs"))
+        return {name: np.load(path, allow_pickle=False) for name, path in outputs.items()}
+
+    def reference(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The reference's outputs by declared name."""
+        (outputs,) = self._workbench.reference_outputs(
+            self.case, [self._feed(inputs)], f"{self._directory}/{self._runs}", main=True
+        )
+        return {name: np.load(path, allow_pickle=False) for name, path in outputs.items()}
+
+    def _feed(self, inputs: Mapping[str, Array]) -> dict[str, str]:
+        self._runs += 1
+        return save_feed(inputs, self._folder("inputs"))
+
+    def _folder(self, name: str) -> Path:
+        folder = self._directory / f"{self._runs}-{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def failure_text(case: Case, check: str, verdict: Verdict) -> str:
+    """What a person needs who sees a failed check."""
+    lines = [f"{case.candidate} {check}: {verdict.reason}"]
+    lines += [f"also: {line}" for line in verdict.failures[1:]]
+    lines += [f"warning: {line}" for line in verdict.warnings]
+    if verdict.details:
+        lines.append(verdict.details)
+    return "\n".join(lines)
+
+
+class Conformance:
+    """Subclass this as ``Test...`` and set `model`; each candidate gets the five checks.
+
+    Tests of your own in the same class take ``case`` (a `CaseRun`) and run for every candidate too.
+    """
+
+    model: ClassVar[Model]
+    budget: ClassVar[Budget] = Budget()
+
+    def test_export(self, case: CaseRun) -> None:
+        """The file is valid, loads, and is what it says it is."""
+        case.check("export")
+
+    def test_parity(self, case: CaseRun) -> None:
+        """Its outputs agree with the reference's."""
+        case.check("parity")
+
+    def test_accuracy(self, case: CaseRun) -> None:
+        """It is about as accurate as the reference."""
+        case.check("accuracy")
+
+    def test_latency(self, case: CaseRun) -> None:
+        """It is fast enough."""
+        case.check("latency")
+
+    def test_memory(self, case: CaseRun) -> None:
+        """It fits in memory."""
+        case.check("memory")

@@ -1,0 +1,40 @@
+"""The errors that edgecheck raises on purpose, each with a message a user can act on.
+
+Not for verdicts: a model that is out of its limits is a `Verdict`, not an exception.
+"""
+
+from __future__ import annotations
+
+
+class EdgecheckError(Exception):
+    """Base of every error that edgecheck raises on purpose."""
+
+
+class DeclarationError(EdgecheckError):
+    """A Model, Input, Evaluation or Budget that says something impossible."""
+
+
+class SelectionError(EdgecheckError):
+    """A target, precision, check or profile name that does not exist."""
+
+
+class DataError(EdgecheckError):
+    """Calibration, evaluation or sample data that does not fit the declared inputs."""
+
+
+class ArtifactError(EdgecheckError):
+    """A model file that is missing, truncated, of another format, or does not fit the model."""
+
+
+class ChildError(EdgecheckError):
+    """A child process that raised, crashed or ran out of time.
+
+    Attributes:
+        kind: ``raised``, ``crashed`` or ``timeout``.
+        log_tail: the end of what the child printed, decoded with replacement characters.
+    """
+
+    def __init__(self, message: str, *, kind: str, log_tail: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.log_tail = log_tail

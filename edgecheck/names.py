@@ -1,0 +1,34 @@
+"""The words of the command line: precisions, checks, and finding what a user meant.
+
+Not for targets: those are modules, listed by `edgecheck.targets`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from edgecheck.errors import SelectionError
+
+PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8", "int8-qat", "int4")
+CHECKS = ("export", "parity", "accuracy", "latency", "memory")
+
+
+def resolve(given: str, known: Iterable[str], what: str, aliases: Mapping[str, str] = {}) -> str:
+    """The known name that `given` stands for.
+
+    Raises:
+        SelectionError: there is none; the message has the nearest name and the whole list.
+    """
+    known = list(known)
+    name = aliases.get(given, given)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(given, [*known, *aliases], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise SelectionError(f"unknown {what} {given!r}{hint} (known: {', '.join(known)})")
+
+
+def split_names(text: str) -> list[str]:
+    """The names in a comma-separated list, in order, without blanks and repeats."""
+    return list(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))

@@ -1,0 +1,187 @@
+"""Capture: the user's module becomes one ``torch.export`` program on disk, once.
+
+That file needs none of the user's code, so everything after it happens in other processes. Runs in
+a child (see `edgecheck.source`). Not for building a target's artifact from the program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sysconfig
+import traceback
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgecheck.data import dimension_sizes, random_inputs
+from edgecheck.drivers.torch import name_outputs
+from edgecheck.model import BATCH, Input
+
+# Neither 0 nor 1, which torch.export specialises, nor a size that a kernel or stride may have too.
+_EXAMPLE_BATCH = 3
+
+
+class CaptureError(ValueError):
+    """The source can't be captured; the message is the whole story."""
+
+    stands_alone = True
+
+
+def check_module(module: Any, inputs: Sequence[Input], what: str) -> Any:
+    """What a source returned, checked and set to evaluation mode.
+
+    Raises:
+        CaptureError: it is no module, or lacks a declared input.
+    """
+    if isinstance(module, torch.export.ExportedProgram):
+        module = module.module()
+    if not isinstance(module, torch.nn.Module):
+        raise CaptureError(f"{what} returned a {type(module).__name__}, not a torch.nn.Module")
+    if not isinstance(module, torch.fx.GraphModule):
+        _check_parameters(module, inputs)
+    return module
+
+
+def _check_parameters(module: torch.nn.Module, inputs: Sequence[Input]) -> None:
+    parameters = inspect.signature(module.forward).parameters
+    if any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters.values()):
+        return
+    signature = f"{type(module).__name__}.forward({', '.join(parameters)})"
+    for item in inputs:
+        if item.name not in parameters:
+            raise CaptureError(f"input {item.name!r} is no parameter of {signature}")
+    declared = {item.name for item in inputs}
+    for name, parameter in parameters.items():
+        required = parameter.default is inspect.Parameter.empty
+        variadic = parameter.kind is inspect.Parameter.VAR_POSITIONAL
+        if required and not variadic and name not in declared:
+            raise CaptureError(f"{signature} needs {name!r}, which no declared input provides")
+
+
+def example_inputs(
+    inputs: Sequence[Input], dims: Mapping[str, tuple[int, int]], batch: int
+) -> dict[str, torch.Tensor]:
+    """Example tensors from the declared domain, the same ones each time."""
+    sizes = dimension_sizes(inputs, dims, batch, None)
+    arrays = random_inputs(inputs, sizes, np.random.default_rng(0))
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def capture(
+    module: torch.nn.Module,
+    inputs: Sequence[Input],
+    outputs: Sequence[str],
+    dims: Mapping[str, tuple[int, int]],
+    path: Path,
+) -> str:
+    """Export a module to a .pt2 file; return the digest of what is in it.
+
+    Raises:
+        CaptureError: ``torch.export`` refuses it, or it fixes a dimension declared dynamic.
+    """
+    named = {size for item in inputs for size in item.shape if isinstance(size, str)}
+    low, high = dims.get(BATCH, (1, 64))
+    example = example_inputs(inputs, dims, min(max(_EXAMPLE_BATCH, low), high))
+    try:
+        with torch.inference_mode():
+            returned = module(**example)
+    except Exception as error:
+        shapes = {name: tuple(value.shape) for name, value in example.items()}
+        raise CaptureError(
+            f"the model raised on inputs of shapes {shapes}: {_story(error)}"
+        ) from error
+    name_outputs(returned, list(outputs))
+    named_dims = {
+        name: torch.export.Dim(name, min=dims.get(name, (1, 64))[0], max=dims.get(name, (1, 64))[1])
+        for name in named
+    }
+    program = _export(module, example, _dynamic_shapes(inputs, named_dims), dynamic=bool(named))
+    _check_dynamic(program, inputs)
+    torch.export.save(program, path)
+    return program_digest(path)
+
+
+def _dynamic_shapes(inputs: Sequence[Input], named: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        item.name: {
+            axis: named[size] for axis, size in enumerate(item.shape) if isinstance(size, str)
+        }
+        for item in inputs
+    }
+
+
+def _export(module: Any, example: dict[str, Any], shapes: dict[str, Any], *, dynamic: bool) -> Any:
+    try:
+        return torch.export.export(module, (), example, dynamic_shapes=shapes if dynamic else None)
+    except Exception as error:
+        first = error
+    if dynamic:
+        # Some modules (recurrent ones) reject a named dimension but export with an inferred one.
+        inferred = {
+            name: dict.fromkeys(axes, torch.export.Dim.AUTO) for name, axes in shapes.items()
+        }
+        try:
+            return torch.export.export(module, (), example, dynamic_shapes=inferred)
+        except Exception:  # the first error names the declared dimension
+            pass
+    raise CaptureError(f"torch.export can't capture the model: {_story(first)}") from first
+
+
+def _check_dynamic(program: Any, inputs: Sequence[Input]) -> None:
+    """Every dimension declared dynamic is so in the program."""
+    values = {
+        node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"
+    }
+    for item in inputs:
+        value = values.get(item.name)
+        if not isinstance(value, torch.Tensor):
+            continue
+        for axis, size in enumerate(item.shape):
+            if isinstance(size, str) and isinstance(value.shape[axis], int):
+                raise CaptureError(
+                    f"dimension {size!r} of input {item.name!r} is fixed to {value.shape[axis]} "
+                    "by the model, though it is declared dynamic: declare a number, or remove "
+                    "what fixes it (a reshape or branch on the size)"
+                )
+
+
+def program_digest(path: Path) -> str:
+    """The sha256 of a .pt2 file's graph, weights and constants.
+
+    Archive member times and the name of the file, which is the archive's top folder, don't count.
+    """
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(path) as archive:
+        for name in sorted(archive.namelist()):
+            inner = name.partition("/")[2]
+            if inner.endswith("serialization_id") or inner.startswith("data/sample_inputs/"):
+                continue
+            digest.update(f"{inner}\0".encode())
+            digest.update(hashlib.sha256(archive.read(name)).digest())
+    return digest.hexdigest()
+
+
+def _story(error: BaseException) -> str:
+    """An exception as one line: its type, the first telling line, and where in the user's code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    place = user_frame(error)
+    return f"{type(error).__name__}: {text[:300]}" + (f" ({place})" if place else "")
+
+
+def user_frame(error: BaseException) -> str:
+    """``file:line`` of the deepest frame outside edgecheck, libraries and Python, or ''."""
+    paths = sysconfig.get_paths()
+    foreign = tuple(
+        str(Path(item).resolve())
+        for item in (paths["purelib"], paths["platlib"], paths["stdlib"], Path(__file__).parent)
+    )
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(("<", *foreign)):
+            return f"{frame.filename}:{frame.lineno}"
+    return ""

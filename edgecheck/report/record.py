@@ -1,0 +1,175 @@
+"""Records: what is told about each case and about the run, as plain JSON data.
+
+The published shape is ``schema/report-1.schema.json``. Numbers that differ between runs of the same
+models are kept under ``measurements`` (latency, memory) and ``timings``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecheck import __version__
+from edgecheck.targets import all_targets, versions
+
+if TYPE_CHECKING:
+    from edgecheck.case import Case
+    from edgecheck.verdict import Comparison, Verdict
+    from edgecheck.workbench import Built
+
+SCHEMA = "edgecheck-report/1"
+# Verdicts from the worst to the best, the order of every listing.
+VERDICTS = ("failed", "inconclusive", "unsupported", "not_checked", "passed")
+Record = dict[str, Any]
+
+
+def identity(case: Case, check: str, nodeid: str, required: bool) -> Record:
+    """The part of a record that is known before the case runs."""
+    return {
+        "key": f"{case.candidate}/{check}",
+        "nodeid": nodeid,
+        "model": case.model_name,
+        "variant": case.variant,
+        "target": case.target.name,
+        "precision": case.precision,
+        "check": check,
+        "required": required,
+    }
+
+
+def unjudged(base: Mapping[str, Any], verdict: str, reason: str) -> Record:
+    """The record of a case without a verdict of a check."""
+    return {
+        **base,
+        "verdict": verdict,
+        "reason": reason,
+        "failures": [reason] if verdict in ("failed", "unsupported") else [],
+        "warnings": [],
+        "limits": [],
+        "measurements": {},
+        "details": "",
+        "artifact": None,
+        "timings": {},
+        "expected_failure": None,
+    }
+
+
+def judged(base: Mapping[str, Any], verdict: Verdict, built: Built | None) -> Record:
+    """The record of a verdict."""
+    record = unjudged(base, str(verdict.outcome), verdict.reason)
+    record |= {
+        "failures": list(verdict.failures),
+        "warnings": list(verdict.warnings),
+        "limits": [_limit(item) for item in verdict.comparisons],
+        "measurements": plain(verdict.measurements),
+        "details": verdict.details,
+    }
+    if built is not None:
+        record["artifact"] = {
+            "file": built.path.name,
+            "sha256": built.sha256,
+            "size_bytes": built.size_bytes,
+            "origin": "given" if built.cached is None else "built",
+        }
+        record["timings"] = {"build_s": built.build_s, "cached": built.cached}
+    return record
+
+
+def _limit(comparison: Comparison) -> Record:
+    limit = comparison.limit
+    return {
+        "name": limit.name,
+        "subject": comparison.subject,
+        "measured": plain(comparison.measured),
+        "bound": limit.bound,
+        "limit": limit.value,
+        "unit": limit.unit,
+        "origin": limit.origin,
+        "passed": comparison.passed,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Data that JSON can hold: NumPy scalars unwrapped, NaN and infinities as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def host() -> Record:
+    """This machine."""
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of edgecheck and of the packages that decide results."""
+    names = {name for target in all_targets().values() for name in target.distributions}
+    names |= {"pytest", "numpy", "execnet", "ai-edge-litert"}
+    return {"edgecheck": __version__, **versions(tuple(sorted(names)))}
+
+
+def git_commit(directory: Path) -> Record | None:
+    """Commit, branch, and whether the tree has changes; None outside a repository."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+
+    def ask(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                [git, *arguments], cwd=directory, capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {
+        "commit": commit,
+        "branch": ask("rev-parse", "--abbrev-ref", "HEAD"),
+        "dirty": bool(ask("status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def run_header(run_id: str, started: str, options: Mapping[str, Any], directory: Path) -> Record:
+    """What is known of a run at its start."""
+    return {
+        "id": run_id,
+        "started": started,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "options": dict(options),
+        "host": host(),
+        "tools": tool_versions(),
+        "git": git_commit(directory),
+    }

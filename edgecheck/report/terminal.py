@@ -1,0 +1,194 @@
+"""The terminal summary: what failed first and why, then the matrix, then the gate.
+
+Plain lines of at most 100 columns; rich lays out the table.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgecheck.names import CHECKS
+
+WIDTH = 100
+_CELLS = {
+    "passed": ("ok", "green"),
+    "failed": ("FAIL", "bold red"),
+    "not_checked": ("skip", "yellow"),
+    "unsupported": ("none", "bold red"),
+    "inconclusive": ("?", "yellow"),
+}
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The verdict on the run.
+
+    Attributes:
+        closed: whether the release is blocked.
+        line: why, or that it passed.
+    """
+
+    closed: bool
+    line: str
+
+
+def judge_gate(
+    records: Sequence[Mapping[str, Any]], *, accept_missing: bool, errors: Sequence[str] = ()
+) -> Gate:
+    """What the records of a run say of the release: any failure, or a required case not checked."""
+    if errors:
+        return Gate(True, f"gate closed: {'; '.join(errors)}")
+    counts = count_verdicts(records)
+    failed = counts["failed"] + counts["unsupported"] + counts["inconclusive"]
+    expected = sum(1 for item in records if item["expected_failure"] is not None)
+    missing = [item for item in records if item["verdict"] == "not_checked" and item["required"]]
+    if failed - expected > 0:
+        return Gate(True, f"gate closed: {failed - expected} of {len(records)} cases failed")
+    if missing and not accept_missing:
+        reasons: dict[str, int] = {}
+        for item in missing:
+            text = f"{item['target']}: {item['reason']}"
+            reasons[text] = reasons.get(text, 0) + 1
+        return Gate(
+            True,
+            f"gate incomplete: {len(missing)} required cases not checked "
+            f"({'; '.join(sorted(reasons))})",
+        )
+    notes = []
+    if counts["not_checked"]:
+        notes.append(f"{counts['not_checked']} not checked")
+    if expected:
+        notes.append(f"{expected} expected failures")
+    return Gate(
+        False, f"gate passed: {counts['passed']} cases" + (f", {', '.join(notes)}" if notes else "")
+    )
+
+
+def count_verdicts(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Number of cases by verdict."""
+    counts = dict.fromkeys(_CELLS, 0)
+    for item in records:
+        counts[item["verdict"]] += 1
+    return counts
+
+
+def summary_lines(
+    records: Sequence[Mapping[str, Any]],
+    gate: Gate,
+    absences: Sequence[Sequence[str]],
+    skipped_targets: Mapping[str, str],
+    *,
+    color: bool,
+) -> list[str]:
+    """The whole summary but the gate's line."""
+    lines = failure_lines(records)
+    if lines:
+        lines.append("")
+    if records:
+        lines += [*matrix_lines(records, color=color), ""]
+    lines += _absence_lines(absences)
+    for name, reason in skipped_targets.items():
+        lines += _wrap(f"target {name} not run: {reason}")
+    return lines
+
+
+def _absence_lines(absences: Sequence[Sequence[str]]) -> list[str]:
+    """What was not made for lack of data, by reason."""
+    subjects: dict[tuple[str, str], list[str]] = {}
+    for subject, what, reason in absences:
+        subjects.setdefault((what, reason), []).append(subject)
+    lines: list[str] = []
+    for (what, reason), names in sorted(subjects.items()):
+        lines += _wrap(f"no {what} for {', '.join(sorted(names))}: {reason}")
+    return lines
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="    ")
+
+
+def failure_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One entry for each case that failed, wrapped."""
+    failed = [
+        item
+        for item in records
+        if item["verdict"] in ("failed", "unsupported", "inconclusive")
+        and item["expected_failure"] is None
+    ]
+    lines = []
+    for item in failed[:_LISTED]:
+        lines += _wrap(f"{item['key']}: {item['reason']}")
+    if len(failed) > _LISTED:
+        lines.append(f"... and {len(failed) - _LISTED} more")
+    return lines
+
+
+def matrix_lines(records: Sequence[Mapping[str, Any]], *, color: bool) -> list[str]:
+    """The table: one row a candidate, one column a check, what failed first."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    checks = [name for name in CHECKS if any(item["check"] == name for item in records)]
+    checks += sorted({item["check"] for item in records} - set(CHECKS))
+    for item in records:
+        name = f"{item['model']}:{item['variant']}" if item["variant"] else item["model"]
+        rows.setdefault((name, item["target"], item["precision"]), {})[item["check"]] = item
+    table = Table(box=None, pad_edge=False)
+    for title in ("model", "target", "precision", "size"):
+        table.add_column(title, no_wrap=True, justify="right" if title == "size" else "left")
+    for check in checks:
+        table.add_column(check, no_wrap=True)
+    for key, cells in sorted(rows.items(), key=lambda row: not _broken(row[1])):
+        shown = []
+        for check in checks:
+            record = cells.get(check)
+            text, style = _CELLS[record["verdict"]] if record else ("-", "dim")
+            if record and record["expected_failure"] is not None:
+                text, style = "xfail", "yellow"
+            elif record and (figure := _figure(record)):
+                text = f"{text} {figure}"
+            shown.append(Text(text, style))
+        table.add_row(*(Text(word) for word in key), Text(_size(cells)), *shown)
+    stream = io.StringIO()
+    Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color).print(table)
+    return stream.getvalue().rstrip("\n").splitlines()
+
+
+def _broken(cells: Mapping[str, Mapping[str, Any]]) -> bool:
+    return any(item["verdict"] in ("failed", "unsupported") for item in cells.values())
+
+
+def _size(cells: Mapping[str, Mapping[str, Any]]) -> str:
+    from edgecheck.units import format_bytes
+
+    for record in cells.values():
+        if record["artifact"]:
+            return format_bytes(record["artifact"]["size_bytes"])
+    return ""
+
+
+def _figure(record: Mapping[str, Any]) -> str:
+    """The one number of a check that a person looks at."""
+    from edgecheck.units import format_bytes, format_time
+
+    values = record["measurements"]
+    match record["check"]:
+        case "parity" if values.get("outputs"):
+            worst = min(
+                (item["sqnr_db"] for item in values["outputs"].values()), key=float, default=0.0
+            )
+            return f"{float(worst):.0f} dB"
+        case "accuracy" if "candidate" in values:
+            return f"{values['candidate']:.4g}"
+        case "latency" if "latency_p50_ms" in values:
+            return format_time(values["latency_p50_ms"])
+        case "memory" if "peak_memory_bytes" in values:
+            return format_bytes(values["peak_memory_bytes"])
+    return ""

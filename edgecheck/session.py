@@ -1,0 +1,312 @@
+"""One pytest run: what was selected, what is known of its cases, and what became of them.
+
+Not for pytest's hooks: those are `edgecheck.plugin`, which holds one `Run` per process.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecheck.case import Case, Matrix, Selection, expand, find_profile
+from edgecheck.errors import EdgecheckError, SelectionError
+from edgecheck.names import CHECKS, PRECISIONS, resolve, split_names
+from edgecheck.report import record as records
+from edgecheck.targets import all_targets, find_target
+
+if TYPE_CHECKING:
+    from edgecheck.conformance import Conformance
+    from edgecheck.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a run as text, from the command line or the ini file; "" where not given."""
+
+    targets: str = ""
+    precisions: str = ""
+    models: str = ""
+    checks: str = ""
+    missing: str = "fail"
+    json: str = ""
+    cache: str = ""
+    profile: str = ""
+    timeout: str = "300"
+
+    def timeout_s(self) -> float:
+        """The time limit in seconds.
+
+        Raises:
+            SelectionError: it is no positive number.
+        """
+        try:
+            seconds = float(self.timeout)
+        except ValueError:
+            seconds = 0.0
+        if not 0.0 < seconds < float("inf"):
+            raise SelectionError(
+                f"--edge-timeout {self.timeout!r} is no positive number of seconds"
+            )
+        return seconds
+
+    def selection(self) -> Selection:
+        """What the options select.
+
+        Raises:
+            SelectionError: a name does not exist, or nothing that was asked for can exist.
+        """
+        named = [find_target(name) for name in split_names(self.targets)]
+        targets = list({target.name: target for target in named or all_targets().values()}.values())
+        precisions = [
+            resolve(name, PRECISIONS, "precision") for name in split_names(self.precisions)
+        ]
+        checks = [resolve(name, CHECKS, "check") for name in split_names(self.checks)]
+        for name in precisions:
+            if not any(name in target.precisions for target in targets):
+                raise SelectionError(
+                    f"no selected target has precision {name!r} "
+                    f"(targets: {', '.join(target.name for target in targets)})"
+                )
+        return Selection(
+            targets=tuple(target for target in targets if named or not target.missing()),
+            required=bool(named),
+            precisions=tuple(precisions) or None,
+            models=tuple(split_names(self.models)),
+            checks=tuple(check for check in CHECKS if not checks or check in checks),
+            profile=find_profile(self.profile) if self.profile else None,
+        )
+
+
+@dataclass
+class Catalog:
+    """What a run is going to do, known once it is collected; plain data.
+
+    Attributes:
+        cases: the first part of each case's record by node id.
+        absences: what has no case, as (subject, what, reason).
+        errors: what is wrong with the selection.
+    """
+
+    cases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    absences: list[tuple[str, str, str]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all: workers of one run write the same file."""
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, delete=False, encoding="utf-8"
+        ) as stream:
+            json.dump(vars(self), stream)
+        Path(stream.name).replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Catalog:
+        """Read it; empty where no worker got so far."""
+        if not path.is_file():
+            return cls()
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+class Run:
+    """The state of a run in one process.
+
+    Args:
+        options: as given.
+        root: pytest's root directory.
+        scratch: the run's directory, shared by its processes.
+        run_id: of the run.
+    """
+
+    def __init__(self, options: Options, root: Path, scratch: Path, run_id: str) -> None:
+        self.options = options
+        self.scratch = scratch
+        self.run_id = run_id
+        self.selection = options.selection()
+        self.timeout_s = options.timeout_s()
+        self.records: dict[str, dict[str, Any]] = {}
+        self.catalog = Catalog()
+        self._root = root
+        self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._matrices: dict[type, Matrix] = {}
+        self._owners: dict[str, type] = {}
+        self._matched: set[str] = set()
+
+    # -- collection ---------------------------------------------------------------------------
+
+    def matrix(self, suite: type[Conformance]) -> Matrix:
+        """The cases of a Conformance class.
+
+        Raises:
+            EdgecheckError: it declares no model, or one under another class's name.
+        """
+        if suite in self._matrices:
+            return self._matrices[suite]
+        model = getattr(suite, "model", None)
+        if model is None:
+            raise EdgecheckError(f"{suite.__qualname__} declares no model")
+        name = model.name or _model_name(suite.__name__)
+        owner = self._owners.setdefault(name, suite)
+        if owner is not suite:
+            raise EdgecheckError(
+                f"{suite.__module__}.{suite.__qualname__} and {owner.__module__}."
+                f"{owner.__qualname__} both declare a model {name!r}: pass Model(name=...)"
+            )
+        suite.budget.check_words(
+            [
+                *all_targets(),
+                *PRECISIONS,
+                *model.outputs,
+                *model.variants,
+            ],
+            suite.__qualname__,
+        )
+        matrix = expand(name, model, suite.budget, self.selection)
+        self._matrices[suite] = matrix
+        self.catalog.absences += [
+            (item.subject, item.what, item.reason) for item in matrix.absences
+        ]
+        return matrix
+
+    def cases_for(self, suite: type[Conformance], check: str) -> list[Case]:
+        """The cases of a class that get a check (or a test of the user's own)."""
+        if check in CHECKS and check not in self.selection.checks:
+            return []
+        cases = self.matrix(suite).cases
+        if check == "accuracy":
+            return [case for case in cases if case.model.evaluation is not None]
+        return list(cases)
+
+    def finish_collection(self, selected: Mapping[str, tuple[Case, str]]) -> None:
+        """Note the selected cases and their checks by node id, for all processes of the run."""
+        required = self.selection.required
+        self.catalog.cases = {
+            nodeid: records.identity(case, check, nodeid, required)
+            for nodeid, (case, check) in selected.items()
+        }
+        self._check_globs()
+        if self._matrices:
+            self.prepare_scratch()
+            self.catalog.save(self._catalog_path)
+
+    def _check_globs(self) -> None:
+        """Globs that select nothing are errors: a typing mistake must not pass a release."""
+        import fnmatch
+
+        names = {
+            f"{owner}:{variant}" if variant else owner
+            for owner, suite in self._owners.items()
+            for variant in ("", *suite.model.variants)  # type: ignore[attr-defined]
+        }
+        if names:
+            self.catalog.errors += [
+                f"--edge-models {glob!r} matches no model (models: {', '.join(sorted(names))})"
+                for glob in self.selection.models
+                if not fnmatch.filter(names, glob)
+            ]
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def prepare_scratch(self) -> None:
+        """Make the run's directory, for this user only."""
+        self.scratch.mkdir(mode=0o700, exist_ok=True)
+
+    @cached_property
+    def workbench(self) -> Workbench:
+        """This process's workbench."""
+        from edgecheck.workbench import Settings, Workbench
+
+        self.prepare_scratch()
+        return Workbench(
+            Settings(
+                cache=self.cache,
+                scratch=self.scratch,
+                timeout_s=self.timeout_s,
+            )
+        )
+
+    @property
+    def cache(self) -> Path:
+        """The directory of the artifact cache."""
+        return self._root / (self.options.cache or ".edgecheck/cache")
+
+    def close(self) -> None:
+        """End this process's children."""
+        if "workbench" in self.__dict__:
+            self.workbench.close()
+
+    # -- after the run ------------------------------------------------------------------------
+
+    @property
+    def _catalog_path(self) -> Path:
+        return self.scratch / "catalog.json"
+
+    def load_catalog(self) -> None:
+        """Read what the workers collected, in a process that does not collect."""
+        if not self.catalog.cases:
+            self.catalog = Catalog.load(self._catalog_path)
+
+    def all_records(self) -> list[dict[str, Any]]:
+        """A record for every selected case, sorted by key: also for those that never ran."""
+        complete = {
+            nodeid: self.records.get(nodeid)
+            or records.unjudged(base, "not_checked", "the run ended before this case")
+            for nodeid, base in self.catalog.cases.items()
+        }
+        return sorted(complete.values(), key=lambda item: (item["key"], item["nodeid"]))
+
+    def crashed(self, nodeid: str, reason: str) -> None:
+        """Note a case whose pytest worker died."""
+        self.load_catalog()
+        base = self.catalog.cases.get(nodeid)
+        if base is not None:
+            self.records[nodeid] = records.unjudged(base, "failed", reason)
+
+    def document(
+        self, found: Sequence[Mapping[str, Any]], gate: Mapping[str, Any], exit_status: int
+    ) -> dict[str, Any]:
+        """The whole run as the JSON report."""
+        return {
+            "schema": records.SCHEMA,
+            "run": {
+                **records.run_header(self.run_id, self._started, vars(self.options), self._root),
+                "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "exit_status": exit_status,
+            },
+            "gate": gate,
+            "cases": list(found),
+            "absences": [
+                {"subject": subject, "what": what, "reason": reason}
+                for subject, what, reason in sorted(self.catalog.absences)
+            ],
+            "skipped_targets": self.skipped_targets(),
+        }
+
+    def skipped_targets(self) -> dict[str, str]:
+        """Targets that exist, were not asked for, and can't run here, with the reason."""
+        if self.selection.required:
+            return {}
+        return {
+            name: target.missing() for name, target in all_targets().items() if target.missing()
+        }
+
+
+def _model_name(class_name: str) -> str:
+    """``TestDigitsCNN`` -> ``digits_cnn``."""
+    stem = class_name.removeprefix("Test") or class_name
+    letters: list[str] = []
+    for position, letter in enumerate(stem):
+        previous = stem[position - 1] if position else ""
+        following = stem[position + 1 : position + 2]
+        starts = letter.isupper() and (
+            previous.islower() or previous.isdigit() or (previous.isupper() and following.islower())
+        )
+        if position and starts:
+            letters.append("_")
+        letters.append(letter.lower())
+    return "".join(letters)

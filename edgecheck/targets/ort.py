@@ -1,0 +1,417 @@
+"""ONNX Runtime: how to build and inspect .onnx files.
+
+Every precision but fp32 and int8-qat is made from the fp32 file by ONNX Runtime's own quantizers or
+onnxconverter-common. Not for running files: see `edgecheck.drivers.onnxruntime`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecheck.targets import Target
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# The newest opset at which float, QDQ and PT2E-converted programs were all seen to load.
+OPSET = 20
+INT4_BLOCK = 32
+CALIBRATION_BATCH = 8
+
+TARGETS = (
+    Target(
+        name="ort",
+        title="ONNX Runtime",
+        aliases=("onnx", "onnxruntime"),
+        suffix=".onnx",
+        precisions={
+            "fp32": "torch",
+            "fp16": "float",
+            "int8-dynamic": "float",
+            "int8": "float",
+            "int8-qat": "torch",
+            "int4": "float",
+        },
+        packages={
+            "onnx": "onnx",
+            "onnxruntime": "onnxruntime",
+            "onnxscript": "onnxscript",
+            "onnxconverter_common": "onnxconverter-common",
+        },
+        distributions=(
+            *("torch", "torchao", "onnx", "onnxruntime", "onnxscript"),
+            "onnxconverter-common",
+        ),
+        tools="edgecheck.targets.ort:OrtTools",
+        drivers=("edgecheck.drivers.common", "edgecheck.drivers.onnxruntime"),
+        driver="edgecheck.drivers.onnxruntime:OnnxRuntimeDriver",
+        reads_onnx=True,
+    ),
+)
+
+# Operators that compute on, or unpack, quantized weights by themselves (ONNX and com.microsoft).
+_QUANTIZED_OPERATORS = frozenset(
+    {
+        *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QLinearAdd"),
+        *("QLinearMul", "QLinearGlobalAveragePool", "QGemm", "DynamicQuantizeMatMul"),
+        *("MatMulIntegerToFloat", "MatMulNBits", "GatherBlockQuantized", "QAttention"),
+        "DynamicQuantizeLSTM",
+    }
+)
+
+
+class OrtTools:
+    """Builds and inspects .onnx files; see `edgecheck.targets.Tools`."""
+
+    def build(
+        self,
+        *,
+        precision: str,
+        source: str,
+        output: str,
+        inputs: list[str],
+        outputs: list[str],
+        calibration: dict[str, str] | None,
+        example: dict[str, str],
+    ) -> None:
+        """Write the file of a precision."""
+        if precision == "fp32":
+            _export(source, output, inputs, outputs)
+        elif precision == "fp16":
+            _to_float16(source, output)
+        elif precision == "int4":
+            _quantize_weights_int4(source, output)
+        else:
+            with tempfile.TemporaryDirectory() as directory:
+                first = str(Path(directory) / "first.onnx")
+                second = str(Path(directory) / "second.onnx")
+                if precision == "int8-qat":
+                    # Preparing folds the quantization of weights, so that they are stored as int8.
+                    _export(source, first, inputs, outputs)
+                    _prepare(first, output)
+                elif precision == "int8":
+                    assert calibration is not None
+                    _prepare(source, first)
+                    _quantize_static(first, output, calibration)
+                else:
+                    # quantize_dynamic's own rewrite of Gemm leaves stale shapes.
+                    _save_matmul_form(source, first)
+                    _prepare(first, second)
+                    _quantize_dynamic(second, output)
+
+    def inspect(self, *, path: str) -> dict[str, Any]:
+        """Check the file and count what is in it."""
+        import onnx
+
+        failures, warnings = _check(path)
+        model = onnx.load(path)
+        return {
+            "failures": failures,
+            "warnings": warnings,
+            "format": {
+                "ir_version": model.ir_version,
+                "opset": {item.domain or "ai.onnx": item.version for item in model.opset_import},
+                "producer": f"{model.producer_name} {model.producer_version}".strip(),
+            },
+            **_count(model),
+        }
+
+
+def _export(source: str, output: str, inputs: list[str], outputs: list[str]) -> None:
+    import torch
+
+    from edgecheck.drivers.torch import load_program
+
+    exported = torch.onnx.export(
+        load_program(source),
+        dynamo=True,
+        input_names=inputs,
+        output_names=outputs,
+        opset_version=OPSET,
+        external_data=False,
+        verbose=False,
+        optimize=True,
+    )
+    assert exported is not None
+    exported.save(output, external_data=False)
+
+
+def _to_float16(source: str, output: str) -> None:
+    """Half-precision weights and arithmetic; inputs and outputs stay float32."""
+    import onnx
+    from onnxconverter_common import float16
+
+    model = float16.convert_float_to_float16(onnx.load(source), keep_io_types=True)
+    onnx.save(model, output)
+
+
+def _prepare(source: str, output: str) -> None:
+    """Shape inference and constant folding, which the quantizers rely on."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quant_pre_process(source, output, skip_symbolic_shape=True)
+
+
+def _quantize_static(source: str, output: str, calibration: Mapping[str, str]) -> None:
+    """QDQ: unsigned activations, since signed ones don't fuse on x86; weights per channel."""
+    from onnxruntime.quantization import (
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    quantize_static(
+        source,
+        output,
+        _calibration_reader(calibration),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+    )
+
+
+def _calibration_reader(calibration: Mapping[str, str]) -> Any:
+    import numpy as np
+    from onnxruntime.quantization import CalibrationDataReader
+
+    arrays = {
+        name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in calibration.items()
+    }
+    count = len(next(iter(arrays.values())))
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, count, CALIBRATION_BATCH):
+            rows = slice(start, start + CALIBRATION_BATCH)
+            yield {name: np.ascontiguousarray(array[rows]) for name, array in arrays.items()}
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches = batches()
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._batches, None)
+
+    return Reader()
+
+
+def _quantize_dynamic(source: str, output: str) -> None:
+    """Weights of matrix products. ConvInteger exists, but ran 19 times slower than float Conv."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        source,
+        output,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True},
+    )
+
+
+def _quantize_weights_int4(source: str, output: str) -> None:
+    """Blocks of 4-bit weights in every constant matrix product; convolutions stay float."""
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    model = onnx.load(source)
+    _gemm_to_matmul(model)
+    quantizer = MatMulNBitsQuantizer(model, bits=4, block_size=INT4_BLOCK, is_symmetric=True)
+    quantizer.process()
+    quantizer.model.save_model_to_file(output, use_external_data_format=False)
+
+
+def _save_matmul_form(source: str, output: str) -> None:
+    import onnx
+
+    model = onnx.load(source)
+    _gemm_to_matmul(model)
+    onnx.save(model, output)
+
+
+def _gemm_to_matmul(model: Any) -> None:
+    """Rewrite each Gemm with a constant weight as MatMul and Add, which the quantizers handle."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    constants = {item.name: item for item in graph.initializer}
+    nodes, transposed = [], {}
+    for node in graph.node:
+        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        weight = constants.get(node.input[1]) if node.op_type == "Gemm" else None
+        plain = attributes.get("alpha", 1.0) == 1.0 and attributes.get("beta", 1.0) == 1.0
+        if weight is None or attributes.get("transA", 0) or not plain:
+            nodes.append(node)
+            continue
+        name = weight.name
+        if attributes.get("transB", 0):
+            name = f"{weight.name}_transposed"
+            values = np.ascontiguousarray(numpy_helper.to_array(weight).T)
+            transposed[name] = numpy_helper.from_array(values, name)
+        has_bias = len(node.input) > 2 and bool(node.input[2])
+        product = f"{node.output[0]}_product" if has_bias else node.output[0]
+        nodes.append(helper.make_node("MatMul", [node.input[0], name], [product], name=product))
+        if has_bias:
+            nodes.append(
+                helper.make_node("Add", [product, node.input[2]], [node.output[0]], name=node.name)
+            )
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(transposed.values())
+    used = {name for node in graph.node for name in node.input}
+    used |= {item.name for item in graph.output}
+    for item in [item for item in graph.initializer if item.name not in used]:
+        graph.initializer.remove(item)
+
+
+def _check(path: str) -> tuple[list[str], list[str]]:
+    """The full checker with shape inference, external data, and the runtime's opset range."""
+    import onnx
+
+    failures: list[str] = []
+    warnings: list[str] = []
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except Exception as error:
+        failures.append(f"the ONNX checker rejects the file: {' '.join(str(error).split())[:300]}")
+        return failures, warnings
+    model = onnx.load(path, load_external_data=False)
+    try:
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except Exception as error:
+        failures.append(f"strict shape inference fails: {' '.join(str(error).split())[:300]}")
+    failures += _check_opset(model)
+    return failures, warnings
+
+
+def _check_opset(model: Any) -> list[str]:
+    """Whether the installed runtime loads the file's opset and IR version, tried on an Identity."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:]
+    )
+    probe = helper.make_model(
+        graph, ir_version=model.ir_version, opset_imports=[helper.make_opsetid("", opset)]
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(
+            probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        return [
+            f"opset {opset} with IR version {model.ir_version} is out of the range of ONNX Runtime "
+            f"{onnxruntime.__version__}: {' '.join(str(error).split())[:200]}"
+        ]
+    return []
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and the graphs inside its control-flow nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(
+                attribute.graphs
+            ):
+                yield from _graphs(inner)
+
+
+def _count(model: Any) -> dict[str, Any]:
+    """Operators, quantized operators, and weights by storage type.
+
+    A weight is a constant of two elements or more that is neither an index (int64) nor a scale or
+    zero point. An operator is quantized if it is one of `_QUANTIZED_OPERATORS`, or its data or its
+    weight comes from DequantizeLinear.
+    """
+    operators: Counter[str] = Counter()
+    quantized: Counter[str] = Counter()
+    elements: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for graph in _graphs(model.graph):
+        constants = _constants(graph)
+        dequantized = {
+            output
+            for node in graph.node
+            if node.op_type == "DequantizeLinear"
+            for output in node.output
+        }
+        parameters: set[str] = set()
+        packed: dict[str, tuple[str, int]] = {}
+        for node in graph.node:
+            operators[node.op_type] += 1
+            parameters |= _quantization_parameters(node)
+            if node.op_type == "MatMulNBits":
+                values = {item.name: item.i for item in node.attribute}
+                bits = values.get("bits", 4)
+                packed[node.input[1]] = (f"int{bits}", values["K"] * values["N"])
+            if node.op_type in _QUANTIZED_OPERATORS or (
+                node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+                and dequantized.intersection(node.input)
+            ):
+                quantized[node.op_type] += 1
+        for name, tensor in constants.items():
+            kind, count, size = _storage(tensor)
+            if name in packed:
+                kind, count = packed[name]
+            elif name in parameters or count < 2 or kind == "int64":
+                continue
+            elements[kind] += count
+            sizes[kind] += size
+    return {
+        "operators": dict(sorted(operators.items())),
+        "quantized_operators": dict(sorted(quantized.items())),
+        "weight_elements": dict(sorted(elements.items())),
+        "weight_bytes": dict(sorted(sizes.items())),
+    }
+
+
+def _constants(graph: Any) -> dict[str, Any]:
+    constants = {item.name: item for item in graph.initializer}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.HasField("t"):
+                constants[node.output[0]] = attribute.t
+    return constants
+
+
+def _quantization_parameters(node: Any) -> set[str]:
+    """Inputs that are scales and zero points."""
+    first = {
+        "QuantizeLinear": 1,
+        "DequantizeLinear": 1,
+        "ConvInteger": 2,
+        "MatMulInteger": 2,
+        "DynamicQuantizeMatMul": 2,
+        "MatMulIntegerToFloat": 2,
+        "MatMulNBits": 2,
+        "GatherBlockQuantized": 2,
+    }.get(node.op_type)
+    return set() if first is None else set(node.input[first:])
+
+
+def _storage(tensor: Any) -> tuple[str, int, int]:
+    """Storage type, number of elements, and bytes of a constant."""
+    from math import prod
+
+    from onnx import TensorProto, helper
+
+    name = TensorProto.DataType.Name(tensor.data_type).lower()
+    kind = {"float": "float32", "double": "float64", "uint4": "int4", "uint8": "int8"}.get(
+        name, name
+    )
+    count = prod(tensor.dims)
+    bits = 4 if kind == "int4" else 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return kind, count, (count * bits + 7) // 8

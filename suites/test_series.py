@@ -1,0 +1,31 @@
+"""Synthesised accelerometer series: two inputs (one an integer), two outputs."""
+
+from __future__ import annotations
+
+import edgecheck
+from fixtures import series
+
+
+def activity_labels() -> object:
+    """The class of each test series."""
+    return series.test_targets()["activity"]
+
+
+class TestSeries(edgecheck.Conformance):
+    """A one-dimensional convolutional network."""
+
+    model = edgecheck.Model(
+        series.trained_model,
+        inputs=[
+            edgecheck.Input("signal", ("batch", 3, 128), low=-2.0, high=2.0),
+            edgecheck.Input("sensor", ("batch",), low=0, high=3, dtype="int64"),
+        ],
+        outputs=["activity", "intensity"],
+        calibration=series.calibration,
+        evaluation=edgecheck.Evaluation(
+            series.test_inputs, activity_labels, metric=edgecheck.metrics.top1, output="activity"
+        ),
+    )
+    budget = edgecheck.Budget(
+        latency_p95="20 ms", peak_memory="64 MB", size="100 kB", accuracy_floor=0.9
+    )
