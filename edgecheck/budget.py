@@ -204,10 +204,10 @@ def _parse(name: str, value: Quantity) -> float:
 # max_relative_error of fp32: runtimes differ from eager PyTorch by 1e-8 to 7e-6 of the largest
 #   output; 1e-4 is an order of magnitude above that and an order below the usual rtol of 1e-3.
 # fp16: half precision has a unit roundoff of 4.9e-4 (IEEE 754); over the depth of common networks
-#   this grows to 1e-3 .. 1.5e-2.
-# sqnr_db: float exports are at 130-140 dB (fp32) and about 60 dB (fp16); quantized ones at
-#   30-44 dB (int8) and 14-26 dB (int4) on small networks and up to 15 dB lower on deep ones.
-#   Below 10 dB a tenth of the signal's power is noise.
+#   this grows to 1e-3 .. 2e-2 of the largest output.
+# sqnr_db: float exports are at 130-140 dB (fp32) and 60-70 dB (fp16) on small networks, 110 and
+#   39 dB on deep ones fed with noise; quantized ones at 30-50 dB (int8) and 16-33 dB (int4) on
+#   small networks and 15 dB on deep ones. At 10 dB a tenth of the signal's power is noise.
 # quantized_weights: under half the weights at the stated precision, the file is not what it says.
 #   Weight-only routes leave convolutions as they are on some targets, where a third of a network's
 #   weights is usual.
@@ -215,12 +215,12 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
     {
         "fp32": Budget(accuracy_drop=0.001, max_relative_error=1e-4, sqnr_db=80),
         "fp16": Budget(
-            accuracy_drop=0.001, max_relative_error=2e-2, sqnr_db=40, quantized_weights=0.5
+            accuracy_drop=0.001, max_relative_error=5e-2, sqnr_db=30, quantized_weights=0.5
         ),
-        "int8-dynamic": Budget(accuracy_drop=0.01, sqnr_db=15, quantized_weights=0.25),
-        "int8": Budget(accuracy_drop=0.02, sqnr_db=15, quantized_weights=0.5),
+        "int8-dynamic": Budget(accuracy_drop=0.01, sqnr_db=12, quantized_weights=0.25),
+        "int8": Budget(accuracy_drop=0.02, sqnr_db=12, quantized_weights=0.5),
         "int8-qat": Budget(accuracy_drop=0.005, sqnr_db=20, quantized_weights=0.5),
-        "int4": Budget(accuracy_drop=0.03, sqnr_db=10, quantized_weights=0.25),
+        "int4": Budget(accuracy_drop=0.03, sqnr_db=8, quantized_weights=0.25),
     }
 )
 

@@ -6,6 +6,7 @@ Not for doing anything with it: capture is `edgecheck.program`, data is `edgeche
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ DEFAULT_DIM = (1, 64)
 
 Source = Callable[[], Any] | str | os.PathLike[str]
 ArtifactKey = str | tuple[str, str]
+# Names that stay whole in case ids, keys and globs.
+_WORD = re.compile(r"[\w.-]+")
 _DTYPES = (
     *("float16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -208,10 +211,11 @@ class Model:
                 f"evaluation scores output {self.evaluation.output!r}, "
                 f"but the outputs are {list(self.outputs)}"
             )
-        for kind, named_things in (("variant", self.variants), ("artifact", self.artifacts)):
-            for key in named_things:
-                if not key:
-                    raise DeclarationError(f"{kind} {key!r} needs a name")
+        for word in [*self.variants, *([] if self.name is None else [self.name])]:
+            if not _WORD.fullmatch(word):
+                raise DeclarationError(
+                    f"{word!r} can't name a model or variant: use letters, digits, '_', '-', '.'"
+                )
 
     def dim_range(self, name: str) -> tuple[int, int]:
         """Smallest and largest size of a named dimension."""

@@ -6,10 +6,8 @@ once. Not for judging: see `edgecheck.checks`.
 
 from __future__ import annotations
 
-import gzip
 import json
-import shutil
-import tempfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -537,24 +535,12 @@ class Workbench:
         value: float = child.call(
             "score",
             timeout_s=self._settings.timeout_s,
-            function=pack(
-                (metric, evaluation.postprocess), metric.function, evaluation.postprocess
-            ),
+            function=function,
             output=evaluation.output,
             predictions=dict(predictions),
             labels=labels,
         )
         return value
-
-
-def new_scratch() -> Path:
-    """A directory for one run."""
-    return Path(tempfile.mkdtemp(prefix="edgecheck-"))
-
-
-def remove_scratch(path: Path) -> None:
-    """Remove a run's directory."""
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def reference_binding(model: Model) -> Binding:
@@ -585,7 +571,7 @@ def _is_onnx(source: Source) -> bool:
 
 
 def _source_name(source: Source) -> str:
-    return getattr(source, "__qualname__", repr(source)) if callable(source) else str(source)
+    return str(getattr(source, "__qualname__", repr(source)) if callable(source) else source)
 
 
 def _dims(model: Model) -> dict[str, tuple[int, int]]:
@@ -603,11 +589,15 @@ def _file_stem(case: Case) -> str:
 def _sizes(path: Path) -> dict[str, int]:
     """Bytes on disk and after gzip, of a file or all files of a directory."""
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-    contents = [item.read_bytes() for item in files]
-    return {
-        "size_bytes": sum(map(len, contents)),
-        "gzip_bytes": sum(len(gzip.compress(item, compresslevel=6)) for item in contents),
-    }
+    size = compressed = 0
+    for item in files:
+        packer = zlib.compressobj(level=6, wbits=31)  # 31: with a gzip header (zlib manual)
+        with item.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                size += len(chunk)
+                compressed += len(packer.compress(chunk))
+        compressed += len(packer.flush())
+    return {"size_bytes": size, "gzip_bytes": compressed}
 
 
 def _sizes_text(sizes: Mapping[str, int]) -> str:

@@ -140,25 +140,34 @@ def matrix_lines(records: Sequence[Mapping[str, Any]], *, color: bool) -> list[s
     for item in records:
         name = f"{item['model']}:{item['variant']}" if item["variant"] else item["model"]
         rows.setdefault((name, item["target"], item["precision"]), {})[item["check"]] = item
-    table = Table(box=None, pad_edge=False)
-    for title in ("model", "target", "precision", "size"):
-        table.add_column(title, no_wrap=True, justify="right" if title == "size" else "left")
-    for check in checks:
-        table.add_column(check, no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    # Only the model's name may be cut: a check's cell never loses its verdict or figure.
+    table.add_column("model", no_wrap=True, overflow="ellipsis", ratio=1)
+    columns = {
+        "target": [key[1] for key in rows],
+        "precision": [key[2] for key in rows],
+        "size": [_size(cells) for cells in rows.values()],
+        **{check: [_cell(cells.get(check))[0] for cells in rows.values()] for check in checks},
+    }
+    for title, texts in columns.items():
+        table.add_column(title, no_wrap=True, min_width=max(map(len, [title, *texts])))
     for key, cells in sorted(rows.items(), key=lambda row: not _broken(row[1])):
-        shown = []
-        for check in checks:
-            record = cells.get(check)
-            text, style = _CELLS[record["verdict"]] if record else ("-", "dim")
-            if record and record["expected_failure"] is not None:
-                text, style = "xfail", "yellow"
-            elif record and (figure := _figure(record)):
-                text = f"{text} {figure}"
-            shown.append(Text(text, style))
+        shown = [Text(*_cell(cells.get(check))) for check in checks]
         table.add_row(*(Text(word) for word in key), Text(_size(cells)), *shown)
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color).print(table)
-    return stream.getvalue().rstrip("\n").splitlines()
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+def _cell(record: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Text and style of one check of one candidate."""
+    if record is None:
+        return "-", "dim"
+    if record["expected_failure"] is not None:
+        return "xfail", "yellow"
+    text, style = _CELLS[record["verdict"]]
+    figure = _figure(record)
+    return (f"{text} {figure}" if figure else text), style
 
 
 def _broken(cells: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -186,7 +195,7 @@ def _figure(record: Mapping[str, Any]) -> str:
             )
             return f"{float(worst):.0f} dB"
         case "accuracy" if "candidate" in values:
-            return f"{values['candidate']:.4g}"
+            return f"{values['candidate']:.3g}"
         case "latency" if "latency_p50_ms" in values:
             return format_time(values["latency_p50_ms"])
         case "memory" if "peak_memory_bytes" in values:

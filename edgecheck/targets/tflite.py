@@ -215,11 +215,15 @@ def _quantize_weights(source: str, output: str, precision: str) -> None:
 
     if precision == "fp16":
         manager = recipe_manager.RecipeManager()
-        manager.add_weight_only_config(
+        half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        manager.add_quantization_config(
             ".*",
             qtyping.TFLOperationName.ALL_SUPPORTED,
-            num_bits=16,
-            dtype=qtyping.TensorDataType.FLOAT,
+            qtyping.OpQuantizationConfig(
+                weight_tensor_config=half,
+                explicit_dequantize=True,
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+            ),
             algorithm_key=AlgorithmName.FLOAT_CASTING,
         )
         chosen = manager.get_quantization_recipe()
