@@ -14,13 +14,14 @@ import numpy.typing as npt
 import pytest
 
 from edgecheck.budget import Budget
+from edgecheck.building import Built
 from edgecheck.case import Case
 from edgecheck.checks import run_check
 from edgecheck.data import save_feed
 from edgecheck.errors import EdgecheckError
 from edgecheck.model import Model
 from edgecheck.verdict import Outcome, Verdict
-from edgecheck.workbench import Built, Workbench
+from edgecheck.workbench import Workbench
 
 Array = npt.NDArray[Any]
 

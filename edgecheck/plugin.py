@@ -52,6 +52,12 @@ _OPTIONS = (
     ("json", "", "PATH", "write the report to this JSON file"),
     ("cache", "", "DIR", "artifact cache. Default: .edgecheck/cache below the root directory"),
     (
+        "cache_size",
+        "10 GB",
+        "SIZE",
+        "what the artifact cache may keep; the least recently used goes first",
+    ),
+    (
         "profile",
         "",
         "NAME",
@@ -66,10 +72,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options and their ini keys."""
     group = parser.getgroup("edgecheck", "release gate for models on edge devices")
     for name, default, metavar, text in _OPTIONS:
-        group.addoption(
-            f"--edge-{name}", dest=f"edge_{name}", default=None, metavar=metavar, help=text
-        )
-        parser.addini(f"edge_{name}", f"default of --edge-{name}", default=default)
+        flag = f"--edge-{name.replace('_', '-')}"
+        group.addoption(flag, dest=f"edge_{name}", default=None, metavar=metavar, help=text)
+        parser.addini(f"edge_{name}", f"default of {flag}", default=default)
 
 
 def _options(config: pytest.Config) -> Options:
@@ -78,7 +83,9 @@ def _options(config: pytest.Config) -> Options:
     values = {}
     for name, _, _, _ in _OPTIONS:
         given = config.getoption(f"edge_{name}")
-        values[name] = config.getini(f"edge_{name}") if given is None else given
+        if given is None:
+            given = config.getini(f"edge_{name}")
+        values[name] = ",".join(given) if isinstance(given, list) else str(given)
     return Options(**values)
 
 
@@ -346,6 +353,7 @@ class Reporter:
         run = _run(self._config)
         run.load_catalog()
         self._records = run.all_records()
+        run.prune_cache()
         self._gate = terminal.judge_gate(
             self._records, accept_missing=run.options.missing == "skip", errors=run.catalog.errors
         )

@@ -18,7 +18,9 @@ from edgecheck.case import Case, Matrix, Selection, expand, find_profile
 from edgecheck.errors import EdgecheckError, SelectionError
 from edgecheck.names import CHECKS, PRECISIONS, resolve, split_names
 from edgecheck.report import record as records
+from edgecheck.store import Store
 from edgecheck.targets import all_targets, find_target
+from edgecheck.units import parse_quantity
 
 if TYPE_CHECKING:
     from edgecheck.conformance import Conformance
@@ -36,6 +38,7 @@ class Options:
     missing: str = "fail"
     json: str = ""
     cache: str = ""
+    cache_size: str = "10 GB"
     profile: str = ""
     timeout: str = "300"
 
@@ -129,6 +132,7 @@ class Run:
         self.run_id = run_id
         self.selection = options.selection()
         self.timeout_s = options.timeout_s()
+        self._cache_limit_bytes = int(parse_quantity(options.cache_size, "bytes"))
         self.records: dict[str, dict[str, Any]] = {}
         self.catalog = Catalog()
         self._root = root
@@ -234,6 +238,11 @@ class Run:
     def cache(self) -> Path:
         """The directory of the artifact cache."""
         return self._root / (self.options.cache or ".edgecheck/cache")
+
+    def prune_cache(self) -> None:
+        """Keep the cache within its limit."""
+        if self.cache.is_dir():
+            Store(self.cache, self.scratch).prune(self._cache_limit_bytes)
 
     def close(self) -> None:
         """End this process's children."""

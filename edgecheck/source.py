@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,38 +31,67 @@ class UserCodeError(ValueError):
     stands_alone = True
 
 
+# Opened sources that are held at a time; a large model is not kept for a later check.
+_HELD = 3
+
+
+@dataclass(frozen=True)
+class _Opened:
+    module: Any
+    inputs: list[Input]
+    outputs: list[str]
+    training: bool
+
+
 class SourceService(TorchDriver):
-    """One model's source, live. Also runs it: eager PyTorch is the reference of everything else."""
+    """Live sources by name. Also runs them: eager PyTorch is the reference of everything else."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._declared: list[Input] = []
+        self._held: dict[str, _Opened] = {}
+        self._current: _Opened | None = None
+
+    def use(self, name: str) -> bool | None:
+        """Make a source the one that calls are about.
+
+        Returns whether it came in training mode; None if it is not held and must be opened.
+        """
+        self._current = self._held.pop(name, None)
+        if self._current is None:
+            return None
+        self._held[name] = self._current
+        self._module = self._current.module
+        self._inputs = {item.name: {"dtype": item.dtype} for item in self._current.inputs}
+        self._outputs = {output: {} for output in self._current.outputs}
+        return self._current.training
 
     def open_source(
         self,
+        name: str,
         source: bytes | str,
         inputs: list[dict[str, Any]],
         outputs: list[str],
         seed: int,
         what: str,
-    ) -> bool:
-        """Call the source or load its .pt2 file; return whether it came in training mode."""
-        self._declared = [_input(item) for item in inputs]
-        self._inputs = {item.name: {"dtype": item.dtype} for item in self._declared}
-        self._outputs = {name: {} for name in outputs}
+    ) -> bool | None:
+        """Call the source, or load its .pt2 file, and use it (see `use`)."""
+        declared = [_input(item) for item in inputs]
         if isinstance(source, str):
             if not Path(source).is_file():
-                raise UserCodeError(f"{what} {source} does not exist")
+                raise UserCodeError(f"{what} does not exist")
             module = load_program(source)
         else:
             module = self._call(cloudpickle.loads(source), what, seed)
-        self._module = program.check_module(module, self._declared, what)
-        training = self._module.training and not isinstance(source, str)
+        module = program.check_module(module, declared, what)
+        training = bool(module.training) and not isinstance(source, str)
         try:
-            self._module.eval()
+            module.eval()
         except NotImplementedError:  # exported programs have no modes
             training = False
-        return bool(training)
+        while len(self._held) >= _HELD:
+            self._held.pop(next(iter(self._held)))
+        self._held[name] = _Opened(module, declared, outputs, training)
+        return self.use(name)
 
     @staticmethod
     def _call(function: Callable[[], Any], what: str, seed: int) -> Any:
@@ -76,7 +106,9 @@ class SourceService(TorchDriver):
 
     def capture(self, path: str, dims: dict[str, tuple[int, int]]) -> str:
         """Write the program; return its digest."""
-        return program.capture(self._module, self._declared, list(self._outputs), dims, Path(path))
+        current = self._current
+        assert current is not None
+        return program.capture(current.module, current.inputs, current.outputs, dims, Path(path))
 
     def build(self, builder: bytes, path: str, source_path: str | None) -> None:
         """Have the user's builder write an artifact."""

@@ -22,7 +22,6 @@ from typing import Any
 
 from filelock import FileLock
 
-DEFAULT_LIMIT_BYTES = 10 * 10**9
 _ENTRY = "entry.json"
 
 
@@ -70,13 +69,11 @@ class Store:
     Args:
         root: created when first needed.
         scratch: a directory of this run; takes what the cache can't, and is where builds happen.
-        limit_bytes: `prune` removes the least recently used entries beyond this.
     """
 
-    def __init__(self, root: Path, scratch: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+    def __init__(self, root: Path, scratch: Path) -> None:
         self.root = root
         self._scratch = scratch
-        self._limit_bytes = limit_bytes
 
     def get_or_build(
         self, key: str, file_name: str, label: str, build: Callable[[Path], None]
@@ -175,14 +172,13 @@ class Store:
                 found.append(_entry(path.parent.name, path.parent, info, cached=True))
         return sorted(found, key=lambda entry: entry.used_at)
 
-    def prune(self, limit_bytes: int | None = None) -> list[Entry]:
+    def prune(self, limit_bytes: int) -> list[Entry]:
         """Remove the least recently used entries beyond the limit; return them."""
-        limit = self._limit_bytes if limit_bytes is None else limit_bytes
         entries = self.entries()
         total = sum(entry.size_bytes for entry in entries)
         removed = []
         for entry in entries:
-            if total <= limit:
+            if total <= limit_bytes:
                 break
             with FileLock(self.root / "locks" / f"{entry.key[:40]}.lock"):
                 shutil.rmtree(entry.path.parent, ignore_errors=True)

@@ -26,12 +26,12 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     assert evaluation is not None
     files = workbench.data(case, "evaluation")
     expected = workbench.reference_outputs(case, [files["inputs"]], "evaluation", main=True)
-    reference = workbench.score(case, expected[0], files["labels"])
+    reference = workbench.sources.score(evaluation, expected[0], files["labels"])
     session = workbench.session(case)
     with tempfile.TemporaryDirectory() as directory:
         (outputs,) = session.run([files["inputs"]], Path(directory), evaluation.batch_size)
         try:
-            candidate = workbench.score(case, outputs, files["labels"])
+            candidate = workbench.sources.score(evaluation, outputs, files["labels"])
         except ChildError as error:
             raise ChildError(
                 f"on the candidate's predictions {error}", kind=error.kind, log_tail=error.log_tail

@@ -171,5 +171,5 @@ def _in_training_mode(workbench: Workbench, case: Case) -> bool:
     source = case.model.source
     if case.artifact is not None or case.variant or source is None or case.precision == "int8-qat":
         return False
-    program = workbench.program(f"{case.model_name}:", source, case.model)
+    program = workbench.sources.program(f"{case.model_name}:", source, case.model)
     return bool(program.get("training"))

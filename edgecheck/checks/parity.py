@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from edgecheck.verdict import Comparison, Verdict, conclude
 
 if TYPE_CHECKING:
     from edgecheck.case import Case
-    from edgecheck.workbench import Workbench
+    from edgecheck.workbench import Feeds, Workbench
 
 Array = npt.NDArray[Any]
 # Rows that are compared at a time; whole outputs may not fit in memory.
@@ -173,7 +173,7 @@ def run(workbench: Workbench, case: Case) -> Verdict:
                 into = reported if samples_only and label != "samples" else judged
                 classes = name == case.model.classifier_output
                 into[name].add(candidate, expected, label, classes=classes)
-    return judge(
+    verdict = judge(
         {name: agreement for name, agreement in judged.items() if agreement.worst},
         {name: case.limits(name) for name in case.model.outputs},
         failures,
@@ -181,6 +181,31 @@ def run(workbench: Workbench, case: Case) -> Verdict:
         seed=case.model.seed,
         inputs=[feeds.labels[index] for index in usable],
     )
+    if not case.variant:
+        return verdict
+    original = _against_original(workbench, case, feeds, reference)
+    return replace(
+        verdict, measurements={**verdict.measurements, "variant_against_original": original}
+    )
+
+
+def _against_original(
+    workbench: Workbench, case: Case, feeds: Feeds, own: list[dict[str, str]]
+) -> dict[str, dict[str, float]]:
+    """How far a variant's own program is from the model's reference: for people, not judged.
+
+    A pruned or distilled model differs by design; what it may cost is the accuracy check's.
+    """
+    original = workbench.reference_outputs(case, feeds.feeds, "parity", main=True)
+    found = {name: Agreement() for name in case.model.outputs}
+    for label, theirs, ours in zip(feeds.labels, original, own, strict=True):
+        for name, agreement in found.items():
+            left = np.load(ours[name], mmap_mode="r", allow_pickle=False)
+            right = np.load(theirs[name], mmap_mode="r", allow_pickle=False)
+            if not compare_basics(left, right, name, label):
+                classes = name == case.model.classifier_output
+                agreement.add(left, right, label, classes=classes)
+    return {name: agreement.metrics() for name, agreement in found.items()}
 
 
 def judge(

@@ -20,9 +20,9 @@ from edgecheck import __version__
 from edgecheck.targets import all_targets, versions
 
 if TYPE_CHECKING:
+    from edgecheck.building import Built
     from edgecheck.case import Case
     from edgecheck.verdict import Comparison, Verdict
-    from edgecheck.workbench import Built
 
 SCHEMA = "edgecheck-report/1"
 # Verdicts from the worst to the best, the order of every listing.

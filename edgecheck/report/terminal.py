@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgecheck.names import CHECKS
+from edgecheck.names import CHECKS, PRECISIONS
 
 WIDTH = 100
 _CELLS = {
@@ -22,6 +22,7 @@ _CELLS = {
     "inconclusive": ("?", "yellow"),
 }
 _LISTED = 20
+_LISTED_WARNINGS = 5
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ def summary_lines(
         lines.append("")
     if records:
         lines += [*matrix_lines(records, color=color), ""]
+    warnings = [f"{item['key']}: {line}" for item in records for line in item["warnings"]]
+    for line in warnings[:_LISTED_WARNINGS]:
+        lines += _wrap(f"warning {line}")
+    if len(warnings) > _LISTED_WARNINGS:
+        lines.append(f"... and {len(warnings) - _LISTED_WARNINGS} more warnings (--edge-json)")
     lines += _absence_lines(absences)
     for name, reason in skipped_targets.items():
         lines += _wrap(f"target {name} not run: {reason}")
@@ -151,12 +157,21 @@ def matrix_lines(records: Sequence[Mapping[str, Any]], *, color: bool) -> list[s
     }
     for title, texts in columns.items():
         table.add_column(title, no_wrap=True, min_width=max(map(len, [title, *texts])))
-    for key, cells in sorted(rows.items(), key=lambda row: not _broken(row[1])):
+    for key, cells in sorted(rows.items(), key=_row_order):
         shown = [Text(*_cell(cells.get(check))) for check in checks]
         table.add_row(*(Text(word) for word in key), Text(_size(cells)), *shown)
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color).print(table)
     return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+def _row_order(
+    row: tuple[tuple[str, str, str], Mapping[str, Mapping[str, Any]]],
+) -> tuple[Any, ...]:
+    """What failed first; then by model, target, and precision from the widest down."""
+    (model, target, precision), cells = row
+    position = PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
+    return not _broken(cells), model, target, position
 
 
 def _cell(record: Mapping[str, Any] | None) -> tuple[str, str]:

@@ -1,0 +1,34 @@
+# Two commands do everything: `make conformance` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: conformance test check benchmarks clean
+
+# Judge the bundled models on both runtimes; writes junit.xml and edge.json.
+conformance: $(INSTALLED)
+	$(BIN)/python -m pytest suites --edge-targets=ort,tflite \
+		--junitxml=junit.xml --edge-json=edge.json
+
+# Lint, types, and the tests of edgecheck itself, alone and spread over workers.
+test: check
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest suites -n 2 --edge-targets=ort,tflite --edge-json=edge.json
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# What edgecheck costs, against doing the same by hand; about ten minutes.
+benchmarks: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .edgecheck .mypy_cache .pytest_cache .ruff_cache junit.xml edge.json

@@ -1,0 +1,200 @@
+"""The parent's side of the user's own code: programs, data, builders, reference runs and scores.
+
+The code itself runs in children (`edgecheck.source`). Not for building a target's files: see
+`edgecheck.building`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgecheck import data
+from edgecheck.binding import Binding, bind
+from edgecheck.child import one_line
+from edgecheck.devices.local import Session
+from edgecheck.errors import ArtifactError, DataError, EdgecheckError
+from edgecheck.metrics import as_metric
+from edgecheck.model import Artifact, Evaluation, Model, Source
+from edgecheck.once import Once
+from edgecheck.packing import pack
+from edgecheck.process import Child, Pool, Service
+from edgecheck.store import file_sha256
+
+_SERVICE = Service("edgecheck.source:SourceService")
+
+
+class Sources:
+    """Runs the user's code, each piece once a run."""
+
+    def __init__(self, pool: Pool, once: Once, timeout_s: float) -> None:
+        self._pool = pool
+        self._once = once
+        self._timeout_s = timeout_s
+
+    def _source_child(self, name: str, source: Source, model: Model) -> tuple[Child, bool]:
+        """A child with the source opened, and whether the module came in training mode."""
+        child = self._child()
+        training = child.call("use", timeout_s=self._timeout_s, name=name)
+        if training is None:
+            training = child.call(
+                "open_source",
+                timeout_s=self._timeout_s,
+                name=name,
+                source=pack(source) if callable(source) else str(source),
+                inputs=[asdict(item) for item in model.inputs],
+                outputs=list(model.outputs),
+                seed=model.seed,
+                what=f"source {_source_name(source)}",
+            )
+        return child, bool(training)
+
+    def _child(self) -> Child:
+        """The child that runs the user's code; one is enough, since importing torch takes long."""
+        child, _ = self._pool.get("sources", _SERVICE)
+        return child
+
+    def data(self, name: str, model: Model, what: str) -> dict[str, Any]:
+        """The files of a model's "calibration", "evaluation" or "samples" data (see `DataFiles`).
+
+        Raises:
+            EdgecheckError: the data does not fit, or making it failed.
+        """
+        labelled = what == "evaluation"
+        if labelled:
+            assert model.evaluation is not None
+            values, labels = model.evaluation.inputs, model.evaluation.labels
+        else:
+            values, labels = getattr(model, what), None
+
+        def produce(folder: Path) -> Any:
+            if not callable(values):
+                return _materialize_here(values, labels, model, folder, what, labelled)
+            child = self._child()
+            return child.call(
+                "materialize",
+                timeout_s=self._timeout_s,
+                data=pack(values),
+                labels=pack(labels) if labelled else None,
+                inputs=[asdict(item) for item in model.inputs],
+                directory=str(folder),
+                what=what,
+            )
+
+        found: dict[str, Any] = self._once(f"data {name} {what}", produce)
+        return found
+
+    def program(self, name: str, source: Source, model: Model) -> dict[str, Any]:
+        """The captured program: ``path``, ``kind`` (torch or onnx), ``digest`` and ``training``."""
+        if is_onnx(source):
+            path = existing(source, "source")
+            return {"path": str(path), "kind": "onnx", "digest": file_sha256(path)}
+
+        def produce(folder: Path) -> Any:
+            child, training = self._source_child(name, source, model)
+            path = folder / "program.pt2"
+            digest = child.call(
+                "capture",
+                timeout_s=self._timeout_s,
+                path=str(path),
+                dims=dimension_ranges(model),
+            )
+            return {"path": str(path), "kind": "torch", "digest": digest, "training": training}
+
+        found: dict[str, Any] = self._once(f"program {name}", produce)
+        return found
+
+    def build(self, builder: object, name: str, source: Source, model: Model, path: Path) -> None:
+        """Have the user's builder write a file from the source."""
+        child, _ = self._source_child(name, source, model)
+        child.call(
+            "build",
+            timeout_s=self._timeout_s,
+            builder=pack(builder),
+            path=str(path),
+            source_path=None if callable(source) else str(source),
+        )
+
+    def run(
+        self,
+        name: str,
+        source: Source,
+        model: Model,
+        feeds: Sequence[Mapping[str, str]],
+        directory: Path,
+        batch_size: int | None,
+    ) -> list[dict[str, str]]:
+        """Outputs of the live source, in eager PyTorch, as .npy paths by declared name."""
+        child, _ = self._source_child(name, source, model)
+        session = Session(child, {"inputs": [], "outputs": []}, self._timeout_s)
+        session.bind(_eager_binding(model))
+        return session.run(feeds, directory, batch_size)
+
+    def score(self, evaluation: Evaluation, predictions: Mapping[str, str], labels: str) -> float:
+        """The metric of saved predictions, computed in a child."""
+        metric = as_metric(evaluation.metric)
+        function = pack((metric, evaluation.postprocess), metric.function, evaluation.postprocess)
+        child = self._child()
+        value: float = child.call(
+            "score",
+            timeout_s=self._timeout_s,
+            function=function,
+            output=evaluation.output,
+            predictions=dict(predictions),
+            labels=labels,
+        )
+        return value
+
+
+def _materialize_here(
+    values: Any, labels: Any, model: Model, folder: Path, what: str, labelled: bool
+) -> dict[str, Any]:
+    """Write data that this process holds already."""
+    try:
+        files = data.materialize(values, labels, model.inputs, folder, what, labelled)
+    except EdgecheckError:
+        raise
+    except Exception as error:  # from the user's iterable
+        raise DataError(f"{what} data raised {one_line(error)}") from error
+    return files.as_dict()
+
+
+def _eager_binding(model: Model) -> Binding:
+    """A torch module takes and gives everything as declared."""
+    tensors = [
+        {"name": item.name, "dtype": item.dtype, "shape": [None] * len(item.shape)}
+        for item in model.inputs
+    ]
+    outputs = [{"name": name} for name in model.outputs]
+    return bind(model.inputs, model.outputs, tensors, outputs, Artifact(""))
+
+
+def existing(given: Any, what: str) -> Path:
+    """The path of a file or folder that is there and holds something.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    path = Path(given)
+    if not path.exists():
+        raise ArtifactError(f"{what} {path} does not exist")
+    if path.is_file() and path.stat().st_size == 0:
+        raise ArtifactError(f"{what} {path} is empty")
+    return path
+
+
+def is_onnx(source: Source) -> bool:
+    """Whether a source is the path of an ONNX file."""
+    return not callable(source) and Path(source).suffix == ".onnx"
+
+
+def _source_name(source: Source) -> str:
+    return str(getattr(source, "__qualname__", repr(source)) if callable(source) else source)
+
+
+def dimension_ranges(model: Model) -> dict[str, tuple[int, int]]:
+    """Smallest and largest size of each named dimension of the inputs."""
+    named = {size for item in model.inputs for size in item.shape if isinstance(size, str)}
+    return {name: model.dim_range(name) for name in sorted(named)}
