@@ -102,6 +102,8 @@ class Builder:
         if builder is not None:
             return self._build_with(builder, case, folder)
         source, source_digest = self._build_source(case)
+        if source.suffix == target.suffix and target.precisions[precision] == "torch":
+            return source, source_digest, False, 0.0  # the source is such a file already
         calibration = (
             self._sources.data(case.model_name, model, "calibration")
             if precision == "int8"

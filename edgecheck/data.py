@@ -157,6 +157,8 @@ def _store_array(array: Array, item: Input, path: Path, what: str) -> str:
     if array.ndim == len(item.shape) + 1:  # whole calls, stacked
         array = array.reshape(-1, *array.shape[2:])
     _check_shape(array.shape, item, what)
+    if len(array) == 0:
+        raise DataError(f"{what} is empty")
     existing = _backing_file(array)
     if existing is not None and array.dtype == np.dtype(item.dtype):
         for start, stop in _chunks(array):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import sysconfig
 import traceback
 import zipfile
@@ -153,7 +154,8 @@ def _check_dynamic(program: Any, inputs: Sequence[Input]) -> None:
 def program_digest(path: Path) -> str:
     """The sha256 of a .pt2 file's graph, weights and constants.
 
-    Archive member times and the name of the file, which is the archive's top folder, don't count.
+    Where in the user's files the graph comes from does not count, nor the name of the file, which
+    is the archive's top folder.
     """
     digest = hashlib.sha256()
     with zipfile.ZipFile(path) as archive:
@@ -161,9 +163,22 @@ def program_digest(path: Path) -> str:
             inner = name.partition("/")[2]
             if inner.endswith("serialization_id") or inner.startswith("data/sample_inputs/"):
                 continue
+            content = archive.read(name)
+            if inner.startswith("models/"):
+                content = _without_places(content)
             digest.update(f"{inner}\0".encode())
-            digest.update(hashlib.sha256(archive.read(name)).digest())
+            digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
+
+
+def _without_places(graph: bytes) -> bytes:
+    """A serialized graph without its stack traces, which name files and lines."""
+
+    def clean(value: dict[str, Any]) -> dict[str, Any]:
+        value.pop("stack_trace", None)
+        return value
+
+    return json.dumps(json.loads(graph, object_hook=clean), sort_keys=True).encode()
 
 
 def _story(error: BaseException) -> str:

@@ -1,17 +1,26 @@
-"""What the tests share: small trained-looking models, and a pytester with the plugin's cache."""
+"""What the tests share: a tiny model, and running suites in pytest processes of their own."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-# A linear classifier with fixed weights: everything that edgecheck does, in milliseconds.
-MODULES = '''
+# A classifier with fixed weights: all that edgecheck does, in milliseconds.
+TINY_MODELS = """
 import numpy as np
 import torch
 import edgecheck
+from edgecheck import Artifact, Budget, Conformance, Evaluation, Input, Model, metrics
+
 
 class Tiny(torch.nn.Module):
     def __init__(self, seed=0):
@@ -26,25 +35,55 @@ class Tiny(torch.nn.Module):
     def forward(self, x):
         return self.output(torch.relu(self.hidden(x)))
 
+
 def tiny():
     return Tiny().eval()
+
 
 def inputs(count=64, seed=1):
     return np.random.default_rng(seed).uniform(0, 1, (count, 16)).astype(np.float32)
 
+
 def evaluation_inputs():
     return inputs(200, seed=2)
+
 
 def labels():
     with torch.no_grad():
         return tiny()(torch.from_numpy(evaluation_inputs())).argmax(1).numpy()
 
-X = edgecheck.Input("x", ("batch", 16), low=0.0, high=1.0)
+
+X = Input("x", ("batch", 16), low=0.0, high=1.0)
+EVALUATION = Evaluation(evaluation_inputs, labels, metric=metrics.top1)
+
 
 def model(source=tiny, **options):
-    options = {"inputs": [X], "outputs": ["logits"], **options}
-    return edgecheck.Model(source, **options)
-'''
+    return Model(source, **{"inputs": [X], "outputs": ["logits"], **options})
+"""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finished pytest run.
+
+    Attributes:
+        report: what ``--edge-json`` wrote, or None.
+        directory: where it ran.
+    """
+
+    status: int
+    output: str
+    report: dict[str, Any] | None
+    directory: Path
+
+    @property
+    def cases(self) -> dict[str, dict[str, Any]]:
+        """Records by key."""
+        assert self.report is not None, self.output
+        return {case["key"]: case for case in self.report["cases"]}
+
+
+Judge = Callable[..., Judged]
 
 
 @pytest.fixture(scope="session")
@@ -53,18 +92,31 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def run_suite(
-    pytester: pytest.Pytester, cache: Path
-) -> Callable[..., pytest.RunResult]:
-    """Run a suite, given as source that may use `MODULES`, in a pytest process of its own."""
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Judge:
+    """Run a suite, given as source that may use `TINY_MODELS`, in a pytest process of its own."""
 
-    def run(suite: str, *arguments: str, timeout: float = 300) -> pytest.RunResult:
-        pytester.makepyfile(tiny_models=MODULES)
-        pytester.makepyfile(test_suite="from tiny_models import *\n" + suite)
-        pytester.syspathinsert()
-        return pytester.runpytest_subprocess(
-            f"--edge-cache={cache}", "-p", "no:cacheprovider", *arguments, timeout=timeout
+    def run(suite: str, *arguments: str, timeout_s: float = 300, **files: str) -> Judged:
+        directory = tmp_path_factory.mktemp("suite")
+        (directory / "tiny_models.py").write_text(TINY_MODELS)
+        (directory / "test_suite.py").write_text(
+            "from tiny_models import *\n\n" + textwrap.dedent(suite)
         )
+        for name, content in files.items():
+            (directory / name.replace("__", ".")).write_text(textwrap.dedent(content))
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
+        if not any(argument.startswith("--edge-cache=") for argument in arguments):
+            command.append(f"--edge-cache={cache}")
+        done = subprocess.run(
+            [*command, "--edge-json=edge.json", *arguments],
+            cwd=directory,
+            env={**os.environ, "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        path = directory / "edge.json"
+        report = json.loads(path.read_text()) if path.is_file() else None
+        return Judged(done.returncode, done.stdout + done.stderr, report, directory)
 
     return run

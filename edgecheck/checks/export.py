@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecheck.budget import Limit
+from edgecheck.case import find_builder
 from edgecheck.verdict import Comparison, Verdict, conclude
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ def usable_feeds(session: Session, sizes: list[dict[str, int]]) -> list[int]:
 
 def _in_training_mode(workbench: Workbench, case: Case) -> bool:
     source = case.model.source
-    if case.artifact is not None or case.variant or source is None or case.precision == "int8-qat":
+    brought = case.artifact or find_builder(case.model, case.target.name, case.precision)
+    if brought or case.variant or source is None or case.precision == "int8-qat":
         return False
     program = workbench.sources.program(f"{case.model_name}:", source, case.model)
     return bool(program.get("training"))

@@ -21,7 +21,9 @@ _CELLS = {
     "unsupported": ("none", "bold red"),
     "inconclusive": ("?", "yellow"),
 }
-_LISTED = 20
+# Reasons, cases named for each, and warnings that the summary lists; the rest is counted.
+_LISTED = 40
+_NAMED = 3
 _LISTED_WARNINGS = 5
 
 
@@ -119,18 +121,20 @@ def _wrap(text: str) -> list[str]:
 
 
 def failure_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One entry for each case that failed, wrapped."""
-    failed = [
-        item
-        for item in records
-        if item["verdict"] in ("failed", "unsupported", "inconclusive")
-        and item["expected_failure"] is None
-    ]
-    lines = []
-    for item in failed[:_LISTED]:
-        lines += _wrap(f"{item['key']}: {item['reason']}")
-    if len(failed) > _LISTED:
-        lines.append(f"... and {len(failed) - _LISTED} more")
+    """One entry for each model and reason, with the cases that it failed, wrapped."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for item in records:
+        broken = item["verdict"] in ("failed", "unsupported", "inconclusive")
+        if broken and item["expected_failure"] is None:
+            model, _, case = item["key"].partition("/")
+            groups.setdefault((model, item["reason"]), []).append(case)
+    lines: list[str] = []
+    for (model, reason), cases in list(groups.items())[:_LISTED]:
+        named = ", ".join(cases[:_NAMED])
+        more = f" and {len(cases) - _NAMED} more" if len(cases) > _NAMED else ""
+        lines += _wrap(f"{model}: {reason} ({named}{more})")
+    if len(groups) > _LISTED:
+        lines.append(f"... and {len(groups) - _LISTED} more reasons")
     return lines
 
 

@@ -106,6 +106,13 @@ class Tools(Protocol):
         """
 
 
+def unreadable(reason: str) -> dict[str, Any]:
+    """What `Tools.inspect` returns of a file that it can't read."""
+    contents: dict[str, Any] = {"failures": [reason], "warnings": []}
+    kinds = ("format", "operators", "quantized_operators", "weight_elements", "weight_bytes")
+    return {**contents, **{kind: {} for kind in kinds}}
+
+
 def versions(distributions: tuple[str, ...]) -> dict[str, str]:
     """Installed version by distribution; absent ones left out."""
     found = {}

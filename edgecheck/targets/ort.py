@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecheck.targets import Target
+from edgecheck.targets import Target, unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,11 +107,14 @@ class OrtTools:
         """Check the file and count what is in it."""
         import onnx
 
-        failures, warnings = _check(path)
-        model = onnx.load(path)
+        try:
+            model = onnx.load(path)
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            return unreadable(f"the file can't be read as an ONNX model: {text}")
         return {
-            "failures": failures,
-            "warnings": warnings,
+            "failures": _check(path),
+            "warnings": [],
             "format": {
                 "ir_version": model.ir_version,
                 "opset": {item.domain or "ai.onnx": item.version for item in model.opset_import},
@@ -122,6 +125,7 @@ class OrtTools:
 
 
 def _export(source: str, output: str, inputs: list[str], outputs: list[str]) -> None:
+    import onnx
     import torch
 
     from edgecheck.drivers.torch import load_program
@@ -137,7 +141,19 @@ def _export(source: str, output: str, inputs: list[str], outputs: list[str]) -> 
         optimize=True,
     )
     assert exported is not None
-    exported.save(output, external_data=False)
+    model = exported.model_proto
+    _remove_stack_traces(model)
+    onnx.save(model, output)
+
+
+def _remove_stack_traces(model: Any) -> None:
+    """Drop the exporter's notes of files and lines: nothing that ships, and not the same twice."""
+    graphs = [*_graphs(model.graph), *model.functions]
+    for node in [node for graph in graphs for node in graph.node]:
+        kept = [item for item in node.metadata_props if not item.key.endswith("stack_trace")]
+        if len(kept) < len(node.metadata_props):
+            del node.metadata_props[:]
+            node.metadata_props.extend(kept)
 
 
 def _to_float16(source: str, output: str) -> None:
@@ -168,7 +184,7 @@ def _quantize_static(source: str, output: str, calibration: Mapping[str, str]) -
     quantize_static(
         source,
         output,
-        _calibration_reader(calibration),
+        _calibration_reader(source, calibration),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
@@ -177,18 +193,23 @@ def _quantize_static(source: str, output: str, calibration: Mapping[str, str]) -
     )
 
 
-def _calibration_reader(calibration: Mapping[str, str]) -> Any:
+def _calibration_reader(source: str, calibration: Mapping[str, str]) -> Any:
+    """Batches of the calibration data, of the file's own size where that is fixed."""
     import numpy as np
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader
 
     arrays = {
         name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in calibration.items()
     }
+    first = onnx.load(source, load_external_data=False).graph.input[0].type.tensor_type.shape.dim
+    fixed = first[0].dim_value if first else 0
+    step = fixed or CALIBRATION_BATCH
     count = len(next(iter(arrays.values())))
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
-        for start in range(0, count, CALIBRATION_BATCH):
-            rows = slice(start, start + CALIBRATION_BATCH)
+        for start in range(0, count - step + 1 if fixed else count, step):
+            rows = slice(start, start + step)
             yield {name: np.ascontiguousarray(array[rows]) for name, array in arrays.items()}
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -271,24 +292,21 @@ def _gemm_to_matmul(model: Any) -> None:
         graph.initializer.remove(item)
 
 
-def _check(path: str) -> tuple[list[str], list[str]]:
+def _check(path: str) -> list[str]:
     """The full checker with shape inference, external data, and the runtime's opset range."""
     import onnx
 
     failures: list[str] = []
-    warnings: list[str] = []
     try:
         onnx.checker.check_model(path, full_check=True)
     except Exception as error:
-        failures.append(f"the ONNX checker rejects the file: {' '.join(str(error).split())[:300]}")
-        return failures, warnings
+        return [f"the ONNX checker rejects the file: {' '.join(str(error).split())[:300]}"]
     model = onnx.load(path, load_external_data=False)
     try:
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except Exception as error:
         failures.append(f"strict shape inference fails: {' '.join(str(error).split())[:300]}")
-    failures += _check_opset(model)
-    return failures, warnings
+    return failures + _check_opset(model)
 
 
 def _check_opset(model: Any) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecheck.targets import Target
+from edgecheck.targets import Target, unreadable
 
 if TYPE_CHECKING:
     import torch
@@ -82,30 +82,18 @@ class TfliteTools:
 
         data = Path(path).read_bytes()
         if data[4:8] != b"TFL3":
-            return {**_EMPTY, "failures": ["the file is no TFLite flatbuffer (identifier TFL3)"]}
+            return unreadable("the file is no TFLite flatbuffer (identifier TFL3)")
         try:
             model = schema.ModelT.InitFromPackedBuf(data, 0)
             counts = _count(model, schema)
         except Exception as error:
-            story = f"the flatbuffer can't be parsed: {type(error).__name__}: {error}"
-            return {**_EMPTY, "failures": [story]}
+            return unreadable(f"the flatbuffer can't be parsed: {type(error).__name__}: {error}")
         return {
             "failures": [],
             "warnings": [],
             "format": {"schema_version": model.version},
             **counts,
         }
-
-
-_EMPTY: Mapping[str, Any] = {
-    "failures": [],
-    "warnings": [],
-    "format": {},
-    "operators": {},
-    "quantized_operators": {},
-    "weight_elements": {},
-    "weight_bytes": {},
-}
 
 
 def _tensors(files: Mapping[str, str]) -> dict[str, torch.Tensor]:

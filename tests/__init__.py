@@ -1,0 +1,1 @@
+"""The tests of edgecheck itself, laid out as the package is."""

@@ -1,0 +1,212 @@
+"""The accuracy check's judgement: the drop has a direction, and an improvement never fails."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecheck.budget import DEFAULTS, Budget
+from edgecheck.checks.accuracy import judge
+from edgecheck.metrics import Metric
+
+law = settings(deadline=None, derandomize=True)
+
+shares = st.floats(0, 1)
+values = st.floats(-1e6, 1e6)
+limits_of_drop = st.floats(0, 10)
+HIGHER = Metric(max, "top1")
+LOWER = Metric(max, "error_rate", higher_is_better=False)
+AMOUNT = Metric(max, "mean_absolute_error", higher_is_better=False, fraction=False)
+SCORE = Metric(max, "score", fraction=False)
+METRICS = [HIGHER, LOWER, AMOUNT, SCORE]
+
+
+def stated(origin="budget", **limits):
+    return Budget(**limits).select(frozenset(), origin)
+
+
+def outcome(candidate, reference, metric=HIGHER, limits=None):
+    found = judge(candidate, reference, metric, stated() if limits is None else limits, samples=9)
+    return str(found.outcome)
+
+
+@law
+@given(
+    st.sampled_from(METRICS),
+    values,
+    st.floats(0, 1e6),
+    limits_of_drop,
+    st.sampled_from(["budget", "default"]),
+)
+def test_an_improvement_never_fails(metric, reference, gain, drop, origin):
+    candidate = reference + gain if metric.higher_is_better else reference - gain
+    assert outcome(candidate, reference, metric, stated(origin, accuracy_drop=drop)) == "passed"
+
+
+@law
+@given(values, values, limits_of_drop)
+def test_direction_decides_which_way_is_a_drop(one, other, drop):
+    """Swapping the values and the direction together changes nothing."""
+    limits = stated(accuracy_drop=drop)
+    assert outcome(one, other, SCORE, limits) == outcome(other, one, AMOUNT, limits)
+
+
+@law
+@given(shares, shares, st.floats(0, 1), st.floats(0, 1), st.sampled_from([HIGHER, LOWER]))
+def test_a_wider_limit_never_fails_what_a_narrower_one_passes(one, other, first, second, metric):
+    narrow, wide = (stated(accuracy_drop=value) for value in sorted([first, second]))
+    if outcome(one, other, metric, narrow) == "passed":
+        assert outcome(one, other, metric, wide) == "passed"
+
+
+@law
+@given(st.integers(0, 1000), st.integers(0, 1000))
+def test_a_drop_exactly_at_the_limit_passes(reference, lost):
+    reference, candidate = reference / 1000, (reference - lost) / 1000
+    assert outcome(candidate, reference, HIGHER, stated(accuracy_drop=lost / 1000)) == "passed"
+
+
+@law
+@given(st.integers(0, 1000), st.integers(1, 1000), st.integers(0, 1000))
+def test_a_drop_of_one_sample_beyond_the_limit_fails(reference, beyond, allowed):
+    candidate = (reference - allowed - beyond) / 1000
+    limits = stated(accuracy_drop=allowed / 1000)
+    assert outcome(candidate, reference / 1000, HIGHER, limits) == "failed"
+
+
+def test_points_are_compared_not_shares_of_the_reference():
+    limits = stated("default", accuracy_drop=0.02)
+    assert outcome(0.49, 0.50, HIGHER, limits) == "passed"
+    assert outcome(0.09, 0.10, HIGHER, limits) == "passed"
+
+
+def test_a_reference_of_exactly_zero_is_a_reference():
+    limits = stated(accuracy_drop=0.1)
+    assert outcome(0.0, 0.0, HIGHER, limits) == "passed"
+    assert outcome(0.5, 0.0, HIGHER, limits) == "passed"
+    assert outcome(0.05, 0.0, LOWER, limits) == "passed"
+    assert outcome(0.2, 0.0, LOWER, limits) == "failed"
+
+
+def test_a_candidate_of_exactly_zero_is_a_candidate():
+    assert outcome(0.0, 0.9, HIGHER, stated(accuracy_drop=0.1)) == "failed"
+    assert outcome(0.0, 0.9, LOWER, stated(accuracy_drop=0.1)) == "passed"
+    assert outcome(0.0, 0.0, HIGHER, stated(accuracy_floor=0.1)) == "failed"
+
+
+def test_a_limit_of_exactly_zero_is_a_limit():
+    assert outcome(0.5, 0.5, HIGHER, stated(accuracy_drop=0.0)) == "passed"
+    assert outcome(0.499, 0.5, HIGHER, stated(accuracy_drop=0.0)) == "failed"
+    assert outcome(-0.1, 0.0, SCORE, stated(accuracy_floor=0.0)) == "failed"
+    assert outcome(0.0, 0.0, SCORE, stated(accuracy_floor=0.0)) == "passed"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("origin", ["budget", "default"])
+@pytest.mark.parametrize(
+    ("candidate", "reference"), [(math.nan, 0.5), (0.5, math.nan), (math.nan, math.nan)]
+)
+def test_nan_never_keeps_a_limit(candidate, reference, metric, origin):
+    limits = stated(origin, accuracy_drop=1e9)
+    assert outcome(candidate, reference, metric, limits) == "failed"
+
+
+def test_nan_never_keeps_a_floor():
+    for metric in METRICS:
+        assert outcome(math.nan, 0.5, metric, stated(accuracy_floor=0.0)) == "failed"
+
+
+# -- metrics that are no fractions
+
+
+@law
+@given(st.floats(1e-3, 1e6), st.floats(0, 10), st.floats(0.01, 1), st.floats(1e-3, 1e3))
+def test_a_default_limit_of_an_amount_is_relative_so_that_units_do_not_matter(
+    reference, growth, drop, unit
+):
+    limits = stated("default", accuracy_drop=drop)
+    if math.isclose(growth, drop, rel_tol=1e-6):
+        return
+    candidate = reference * (1 + growth)
+    expected = "passed" if growth < drop else "failed"
+    assert outcome(candidate, reference, AMOUNT, limits) == expected
+    assert outcome(candidate * unit, reference * unit, AMOUNT, limits) == expected
+
+
+def test_a_relative_drop_takes_the_size_of_a_negative_reference():
+    limits = stated("default", accuracy_drop=0.1)
+    assert outcome(-105.0, -100.0, SCORE, limits) == "passed"
+    assert outcome(-120.0, -100.0, SCORE, limits) == "failed"
+    assert outcome(-50.0, -100.0, SCORE, limits) == "passed"
+
+
+def test_a_limit_of_the_users_own_is_in_the_metrics_unit():
+    limits = stated(accuracy_drop=5.0)
+    assert outcome(104.0, 100.0, AMOUNT, limits) == "passed"
+    assert outcome(106.0, 100.0, AMOUNT, limits) == "failed"
+
+
+def test_an_amount_whose_reference_is_exactly_zero_is_judged_as_it_is():
+    limits = DEFAULTS["int8"].select(frozenset(), "default")
+    assert outcome(0.0, 0.0, AMOUNT, limits) == "passed"
+    assert outcome(1e-3, 0.0, AMOUNT, limits) == "passed"
+    assert outcome(1.0, 0.0, AMOUNT, limits) == "failed"
+
+
+def test_a_relative_drop_is_reported_beside_the_absolute_one():
+    found = judge(110.0, 100.0, AMOUNT, stated("default", accuracy_drop=0.2), samples=9)
+    assert found.measurements["accuracy_drop"] == pytest.approx(10.0)
+    assert found.measurements["relative_drop"] == pytest.approx(0.1)
+    found = judge(0.8, 0.9, HIGHER, stated("default", accuracy_drop=0.2), samples=9)
+    assert "relative_drop" not in found.measurements
+
+
+# -- the floor
+
+
+@law
+@given(shares, shares, shares)
+def test_a_floor_holds_whatever_the_reference(candidate, reference, floor):
+    if math.isclose(candidate, floor, abs_tol=1e-6):
+        return
+    limits = stated(accuracy_floor=floor)
+    assert (outcome(candidate, reference, HIGHER, limits) == "passed") == (candidate > floor)
+    assert (outcome(candidate, reference, LOWER, limits) == "passed") == (candidate < floor)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_value_exactly_at_the_floor_passes(metric):
+    assert outcome(0.9, 0.9, metric, stated(accuracy_floor=0.9)) == "passed"
+
+
+def test_the_floor_of_an_error_is_told_as_a_ceiling():
+    found = judge(0.3, 0.3, LOWER, stated(accuracy_floor=0.2), samples=9)
+    assert found.reason == "accuracy_floor 0.3 is not <= 0.2 (budget)"
+
+
+def test_drop_and_floor_are_both_held():
+    limits = stated(accuracy_drop=0.05, accuracy_floor=0.9)
+    assert outcome(0.96, 1.0, HIGHER, limits) == "passed"
+    assert outcome(0.89, 0.9, HIGHER, limits) == "failed"
+    assert outcome(0.92, 1.0, HIGHER, limits) == "failed"
+    assert len(judge(0.5, 1.0, HIGHER, limits, samples=9).failures) == 2
+
+
+# -- what is told
+
+
+def test_the_evidence_is_told():
+    found = judge(0.93, 0.95, HIGHER, stated(), samples=400)
+    assert found.outcome == "passed"
+    assert found.measurements == {
+        "metric": "top1",
+        "higher_is_better": True,
+        "candidate": 0.93,
+        "reference": 0.95,
+        "accuracy_drop": pytest.approx(0.02),
+        "samples": 400,
+    }
+    assert found.details == "top1 0.93, reference 0.95, 400 samples"
