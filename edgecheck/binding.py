@@ -81,6 +81,11 @@ def bind(
     if unknown := sorted(set(artifact.transpose) - set(input_names) - set(output_names)):
         raise ArtifactError(f"transpose names {unknown}, which are no declared inputs or outputs")
     transpose = {name: tuple(axes) for name, axes in artifact.transpose.items()}
+    ranks = {item["name"]: len(item["shape"]) for item in (*file_inputs, *file_outputs)}
+    for name, axes in transpose.items():
+        rank = ranks[{**input_names, **output_names}[name]]
+        if sorted(axes) != list(range(rank)):
+            raise ArtifactError(f"transpose {axes} of {name!r} is no order of its {rank} axes")
     fixed: dict[str, int] = {}
     for item in inputs:
         tensor = tensors[input_names[item.name]]
@@ -91,8 +96,9 @@ def bind(
     batch: int | None = fixed.get("batch")
     if not dynamic and len(first_sizes) == 1:
         (size,) = first_sizes
-        batch = size if isinstance(size, int) else None
-        dynamic = tuple(item.name for item in inputs if item.shape)
+        if isinstance(size, int):
+            batch = size
+            dynamic = tuple(item.name for item in inputs if item.shape)
     return Binding(input_names, output_names, transpose, dynamic, batch, fixed)
 
 
@@ -101,6 +107,8 @@ def _match(
 ) -> dict[str, str]:
     if unknown := sorted(set(stated) - set(declared)):
         raise ArtifactError(f"the mapping names {what}s {unknown}, which are not declared")
+    if len(set(stated.values())) < len(stated):
+        raise ArtifactError(f"the mapping gives two {what}s one tensor of the file: {dict(stated)}")
     for name, file_name in stated.items():
         if file_name not in present:
             raise ArtifactError(

@@ -85,19 +85,25 @@ class Limit:
 
         One part in 10^9 is forgiven, so that 0.98 - 0.96 keeps a limit of 0.02.
         """
-        slack = 1e-9 * max(1.0, abs(self.value)) if self.unit in ("", "dB") else 0.0
+        slack = 1e-9 * abs(self.value)
         if self.bound == "max":
             return measured <= self.value + slack
         return measured >= self.value - slack
 
-    def text(self, number: float | None = None) -> str:
-        """A number in this limit's unit (the limit itself by default), for a person."""
-        number = self.value if number is None else number
+    def texts(self, measured: float) -> tuple[str, str]:
+        """A measured value and the limit for a person, with digits enough to tell them apart."""
+        for digits in range(3, 18):
+            pair = self._text(measured, digits), self._text(self.value, digits)
+            if pair[0] != pair[1] or measured == self.value:
+                break
+        return pair
+
+    def _text(self, number: float, digits: int) -> str:
         if self.unit == "ms":
-            return format_time(number)
+            return format_time(number, digits)
         if self.unit == "bytes":
-            return format_bytes(number)
-        return f"{number:.4g}{' ' if self.unit else ''}{self.unit}"
+            return format_bytes(number, digits)
+        return f"{number:.{digits}g}{' ' if self.unit else ''}{self.unit}"
 
 
 @dataclass(frozen=True)
@@ -160,10 +166,10 @@ class Budget:
         Raises:
             DeclarationError: a word is none of `known`.
         """
-        known = [*known, DEFAULT]
+        known = list(known)
         for name, stated in self._stated():
             for key in stated:
-                for word in key.split("/"):
+                for word in [] if key == DEFAULT else key.split("/"):
                     try:
                         resolve(word, known, "word")
                     except SelectionError as error:

@@ -150,7 +150,7 @@ def _precisions(model: Model, target: Target, variant: str, selection: Selection
         asked = [item for item in selection.precisions if item in shipped]
         # What the runtime does not have at all is an error where it was asked for by name.
         absent = [item for item in selection.precisions if item not in target.precisions]
-        return [*asked, *absent]
+        return list(dict.fromkeys([*asked, *absent]))
     allowed = selection.profile.precisions if selection.profile else None
     return [item for item in shipped if allowed is None or item in allowed]
 

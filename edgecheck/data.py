@@ -8,6 +8,7 @@ Not for judging whether the data is good.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +78,8 @@ def materialize(
             raise DataError(f"{what} has no labels: pass labels=, or yield (sample, label) pairs")
         _check_keys(data, inputs, what)
         paths, counts = {}, {}
-        for item in inputs:
-            array = _as_array(data[item.name])
-            paths[item.name] = _store_array(array, item, directory / f"{item.name}.npy", what)
+        for item, file in zip(inputs, _files(inputs, directory), strict=True):
+            paths[item.name] = _store_array(_as_array(data[item.name]), item, file, what)
             counts[item.name] = len(np.load(paths[item.name], mmap_mode="r"))
     elif isinstance(data, Iterable) or hasattr(data, "__getitem__"):
         paths, counts, found = _store_samples(data, inputs, directory, what, pairs)
@@ -93,6 +93,8 @@ def materialize(
         raise DataError(f"{what} is empty")
     if labelled:
         labels = np.asarray(_as_array(labels))
+        if labels.ndim == 0 or labels.dtype.kind not in "fiubc":
+            raise DataError(f"{what} labels are no array of numbers: {labels!r:.60}")
         if len(labels) != count:
             raise DataError(f"{what} has {count} samples but {len(labels)} labels")
         label_path = str(directory / "labels.npy")
@@ -103,6 +105,11 @@ def materialize(
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return DataFiles(paths, label_path, count, digest.hexdigest())
+
+
+def _files(inputs: Sequence[Input], directory: Path) -> list[Path]:
+    """A file for each input, named by position: an input's name may hold any character."""
+    return [directory / f"input-{position}.npy" for position in range(len(inputs))]
 
 
 def _is_array(data: Any) -> bool:
@@ -129,16 +136,25 @@ def _check_keys(sample: Mapping[Any, Any], inputs: Sequence[Input], what: str) -
         )
 
 
-def _convert(array: Array, item: Input, what: str) -> Array:
-    """The values in the input's dtype."""
+def _convert(array: Array, item: Input, what: str, first: int = 0) -> Array:
+    """The values in the input's dtype; `first` is the position of the first row in all data."""
     wanted = np.dtype(item.dtype)
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and wanted.kind != "f"):
         raise DataError(f"{what} for input {item.name!r} is {array.dtype}; the input is {wanted}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        worst = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0])
+        row, *rest = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
         raise DataError(
-            f"{what} for input {item.name!r} has NaN or infinite values, the first at {worst}"
+            f"{what} for input {item.name!r} has NaN or infinite values, "
+            f"the first at {(first + row, *rest)}"
         )
+    if wanted.kind != "b" and array.size:
+        bounds = np.iinfo(wanted) if wanted.kind in "iu" else np.finfo(wanted)
+        low, high = array.min(), array.max()
+        if low < bounds.min or high > bounds.max:
+            raise DataError(
+                f"{what} for input {item.name!r} has values {low}..{high}, "
+                f"which {wanted} can't hold"
+            )
     return array.astype(wanted, copy=False)
 
 
@@ -162,18 +178,19 @@ def _store_array(array: Array, item: Input, path: Path, what: str) -> str:
     existing = _backing_file(array)
     if existing is not None and array.dtype == np.dtype(item.dtype):
         for start, stop in _chunks(array):
-            _convert(array[start:stop], item, what)
+            _convert(array[start:stop], item, what, start)
         return existing
-    with _RowWriter(path) as writer:
+    with _RowWriter(path, item.name) as writer:
         for start, stop in _chunks(array):
-            writer.append(_convert(array[start:stop], item, what))
+            writer.append(_convert(array[start:stop], item, what, start))
     return str(path)
 
 
 def _backing_file(array: Array) -> str | None:
     """The .npy file that a memory-mapped array is the whole of, if there is one."""
     name = getattr(array, "filename", None)
-    if name is None or not str(name).endswith(".npy"):
+    saved = getattr(array, "mode", "") in ("r", "r+")  # what a copy-on-write map holds is not saved
+    if name is None or not saved or not str(name).endswith(".npy"):
         return None
     whole = np.load(name, mmap_mode="r", allow_pickle=False)
     same = whole.shape == array.shape and whole.dtype == array.dtype
@@ -191,8 +208,9 @@ def _store_samples(
     data: Any, inputs: Sequence[Input], directory: Path, what: str, pairs: bool
 ) -> tuple[dict[str, str], dict[str, int], Array | None]:
     """Write an iterable of samples or batches, the latter told by their extra axis."""
-    paths = {item.name: directory / f"{item.name}.npy" for item in inputs}
-    writers = {item.name: _RowWriter(paths[item.name]) for item in inputs}
+    names = [item.name for item in inputs]
+    paths = dict(zip(names, _files(inputs, directory), strict=True))
+    writers = {name: _RowWriter(path, name) for name, path in paths.items()}
     labels: list[Array] = []
     try:
         for position, entry in enumerate(_entries(data)):
@@ -202,20 +220,24 @@ def _store_samples(
                     raise DataError(f"{where} is no (sample, label) pair")
                 entry, label = entry
                 labels.append(np.asarray(_as_array(label)))
-            rows = 0
+            rows, batch = 0, False
             for item, value in zip(inputs, _by_input(entry, inputs, where), strict=True):
                 array = _convert(np.asarray(_as_array(value)), item, where)
-                if array.ndim == len(item.shape) - 1:
-                    array = array[None]
+                batch = array.ndim == len(item.shape)
+                array = array if batch else array[None]
                 _check_shape(array.shape, item, where)
                 writers[item.name].append(array)
                 rows = len(array)
-            if pairs and labels[-1].shape[:1] != (rows,):
+            if pairs and not batch:
                 labels[-1] = labels[-1][None]
+            elif pairs and labels[-1].shape[:1] != (rows,):
+                raise DataError(f"{where} has {rows} rows but labels of {labels[-1].shape}")
     finally:
         for writer in writers.values():
             writer.close()
     counts = {name: writer.rows for name, writer in writers.items()}
+    if len({label.shape[1:] for label in labels}) > 1:
+        raise DataError(f"{what} has labels of different shapes")
     return (
         {name: str(path) for name, path in paths.items()},
         counts,
@@ -225,19 +247,21 @@ def _store_samples(
 
 def _entries(data: Any) -> Iterable[Any]:
     """The entries of an iterable, or of a map-style Dataset, which ends at its length only."""
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return (data[index] for index in range(len(data)))
-    return data  # type: ignore[no-any-return]
+    if hasattr(type(data), "__iter__") or not hasattr(data, "__len__"):
+        samples: Iterable[Any] = iter(data)
+        return samples
+    return (data[index] for index in range(len(data)))
 
 
 def _by_input(entry: Any, inputs: Sequence[Input], where: str) -> list[Any]:
     if isinstance(entry, Mapping):
         _check_keys(entry, inputs, where)
         return [entry[item.name] for item in inputs]
-    if len(inputs) == 1 and not isinstance(entry, tuple):
-        return [entry]
-    if isinstance(entry, tuple | list) and len(entry) >= len(inputs):
+    # What a loader yields beyond the inputs are labels.
+    if isinstance(entry, tuple | list) and len(entry) >= len(inputs) and _is_array(entry[0]):
         return list(entry[: len(inputs)])
+    if len(inputs) == 1:
+        return [entry]
     raise DataError(f"{where} is a {type(entry).__name__}; expected {len(inputs)} values or a dict")
 
 
@@ -247,8 +271,9 @@ class _RowWriter:
     NumPy's format pads the header for a growing first axis, so it is rewritten in place at the end.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         self._path = path
+        self._name = name
         self._stream: BinaryIO | None = None
         self._header_bytes = 0
         self._dtype: np.dtype[Any] | None = None
@@ -263,7 +288,7 @@ class _RowWriter:
             self._header_bytes = self._stream.tell()
         if rows.shape[1:] != self._row_shape:
             raise DataError(
-                f"samples of {self._path.stem!r} have shapes {self._row_shape} and "
+                f"samples of input {self._name!r} have shapes {self._row_shape} and "
                 f"{rows.shape[1:]}: all must be alike"
             )
         self._stream.write(np.ascontiguousarray(rows).tobytes())
@@ -306,9 +331,8 @@ def random_inputs(
         if dtype.kind == "b":
             arrays[item.name] = rng.integers(0, 2, shape).astype(bool)
         elif dtype.kind in "iu":
-            arrays[item.name] = rng.integers(
-                int(item.low), int(item.high), shape, dtype=dtype, endpoint=True
-            )
+            low, high = math.ceil(item.low), math.floor(item.high)
+            arrays[item.name] = rng.integers(low, high, shape, dtype=dtype, endpoint=True)
         else:
             arrays[item.name] = rng.uniform(item.low, item.high, shape).astype(dtype)
     return arrays
@@ -335,8 +359,8 @@ def save_feed(arrays: Mapping[str, Array], directory: Path) -> dict[str, str]:
     """Save one call's inputs; return the .npy path by input name."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = {}
-    for name, array in arrays.items():
-        path = directory / f"{name}.npy"
+    for position, (name, array) in enumerate(arrays.items()):
+        path = directory / f"input-{position}.npy"
         np.save(path, array, allow_pickle=False)
         paths[name] = str(path)
     return paths

@@ -46,7 +46,9 @@ def as_metric(metric: Metric | Callable[[Any, Any], float]) -> Metric:
 
 
 def _top_k(k: int, scores: Any, labels: Any) -> float:
-    scores, labels = np.asarray(scores), np.asarray(labels)
+    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if labels.shape != scores.shape[:-1]:
+        raise ValueError(f"labels of shape {labels.shape} for scores of shape {scores.shape}")
     # A stable sort makes a tie go to the lower class index, as argmax does.
     best = np.argsort(-scores, axis=-1, kind="stable")[..., :k]
     return float((best == labels[..., None]).any(axis=-1).mean())

@@ -5,6 +5,7 @@ Not for doing anything with it: capture is `edgecheck.program`, data is `edgeche
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 
 from edgecheck.errors import DeclarationError
 from edgecheck.metrics import Metric, as_metric
+from edgecheck.names import PRECISIONS
 
 BATCH = "batch"
 # Bounds of a named dimension that `Model.dims` does not state.
@@ -66,9 +68,13 @@ class Input:
                 raise DeclarationError(f"{where}: 'batch' must be the first axis, not axis {axis}")
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= self.high):
             raise DeclarationError(f"{where}: no range between low={self.low} and high={self.high}")
-        if np.dtype(self.dtype).kind in "iu":
-            bounds = np.iinfo(self.dtype)
-            if self.low < bounds.min or self.high > bounds.max:
+        kind = np.dtype(self.dtype).kind
+        if kind in "iu" and math.ceil(self.low) > math.floor(self.high):
+            raise DeclarationError(f"{where}: no integer between {self.low} and {self.high}")
+        if kind != "b":
+            bounds = np.iinfo(self.dtype) if kind in "iu" else np.finfo(self.dtype)
+            exact = int if kind in "iu" else float
+            if self.low < exact(bounds.min) or self.high > exact(bounds.max):
                 raise DeclarationError(f"{where}: {self.low}..{self.high} overflows {self.dtype}")
 
     @property
@@ -210,6 +216,14 @@ class Model:
             raise DeclarationError(
                 f"evaluation scores output {self.evaluation.output!r}, "
                 f"but the outputs are {list(self.outputs)}"
+            )
+        named_precisions = {
+            *(item for precisions in (self.targets or {}).values() for item in precisions),
+            *(artifact_key(key)[1] for key in (*self.artifacts, *self.builders)),
+        }
+        if unknown := sorted(named_precisions - set(PRECISIONS)):
+            raise DeclarationError(
+                f"unknown precisions {unknown}; precisions are {', '.join(PRECISIONS)}"
             )
         for word in [*self.variants, *([] if self.name is None else [self.name])]:
             if not _WORD.fullmatch(word):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecheck.case import Case, Matrix, Selection, expand, find_profile
 from edgecheck.errors import EdgecheckError, SelectionError
+from edgecheck.model import artifact_key
 from edgecheck.names import CHECKS, PRECISIONS, resolve, split_names
 from edgecheck.report import record as records
 from edgecheck.store import Store
@@ -94,11 +95,13 @@ class Catalog:
         cases: the first part of each case's record by node id.
         absences: what has no case, as (subject, what, reason).
         errors: what is wrong with the selection.
+        expanded: number of candidates before pytest's own selection.
     """
 
     cases: dict[str, dict[str, Any]] = field(default_factory=dict)
     absences: list[tuple[str, str, str]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    expanded: int = 0
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all: workers of one run write the same file."""
@@ -170,7 +173,10 @@ class Run:
             ],
             suite.__qualname__,
         )
+        for key in (*model.artifacts, *model.builders, *(model.targets or {})):
+            resolve(artifact_key(key)[0], all_targets(), "target")
         matrix = expand(name, model, suite.budget, self.selection)
+        self.catalog.expanded += len(matrix.cases)
         self._matrices[suite] = matrix
         self.catalog.absences += [
             (item.subject, item.what, item.reason) for item in matrix.absences
@@ -194,6 +200,9 @@ class Run:
             for nodeid, (case, check) in selected.items()
         }
         self._check_globs()
+        if self._matrices and not self.catalog.expanded and self.selection.required:
+            names = ", ".join(target.name for target in self.selection.targets)
+            self.catalog.errors.append(f"no model has a case on {names} as selected")
         if self._matrices:
             self.prepare_scratch()
             self.catalog.save(self._catalog_path)
@@ -242,7 +251,7 @@ class Run:
     def prune_cache(self) -> None:
         """Keep the cache within its limit."""
         if self.cache.is_dir():
-            Store(self.cache, self.scratch).prune(self._cache_limit_bytes)
+            Store(self.cache, self.scratch).prune(self._cache_limit_bytes, keep_s=3600)
 
     def close(self) -> None:
         """End this process's children."""

@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from typing import Any
 from filelock import FileLock
 
 _ENTRY = "entry.json"
+# What a killed process was writing is removed after a day.
+_ABANDONED_S = 86_400.0
 
 
 def digest_of(parts: Mapping[str, Any]) -> str:
@@ -41,6 +44,11 @@ def file_sha256(path: Path) -> str:
         if item.is_file():
             digest.update(f"{item.relative_to(path)}\0{file_sha256(item)}\n".encode())
     return digest.hexdigest()
+
+
+def _size_bytes(path: Path) -> int:
+    files = [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path]
+    return sum(item.stat().st_size for item in files)
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ class Store:
             info = {
                 "file": file_name,
                 "sha256": file_sha256(target),
-                "size_bytes": target.stat().st_size,
+                "size_bytes": _size_bytes(target),
                 "build_s": round(time.perf_counter() - start, 3),
                 "label": label,
             }
@@ -106,7 +114,7 @@ class Store:
     def _publish(self, building: Path, key: str) -> Path:
         for root in (self.root, self._scratch):
             destination = _object_folder(root, key)
-            incoming = root / "incoming" / f"{key}-{os.getpid()}"
+            incoming = root / "incoming" / uuid.uuid4().hex
             try:
                 incoming.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(building, incoming)
@@ -116,9 +124,12 @@ class Store:
                 shutil.rmtree(incoming, ignore_errors=True)
                 if root is self._scratch:
                     return building
+                # copytree collects what went wrong with each file.
+                errors = error.args[0] if isinstance(error, shutil.Error) else [[error]]
+                reason = getattr(errors[0][-1], "strerror", None) or errors[0][-1]
                 warnings.warn(
-                    f"the artifact cache {self.root} can't be written "
-                    f"({error.strerror or error}); going on without it",
+                    f"the artifact cache {self.root} can't be written ({reason!s:.200}); "
+                    "going on without it",
                     stacklevel=2,
                 )
             else:
@@ -134,19 +145,20 @@ class Store:
         try:
             info = json.loads((folder / _ENTRY).read_text())
             # `name` keeps a tampered entry from pointing out of its folder.
-            whole = file_sha256(folder / Path(info["file"]).name) == info["sha256"]
+            file = folder / Path(info["file"]).name
             entry = _entry(key, folder, info, cached=True)
-        except (OSError, ValueError, KeyError, TypeError):
+            whole = (file_sha256(file), _size_bytes(file)) == (entry.sha256, entry.size_bytes)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             whole = False
         if whole:
             with contextlib.suppress(OSError):
                 os.utime(folder / _ENTRY)
             return entry
+        shutil.rmtree(folder, ignore_errors=True)
         warnings.warn(
             f"cache entry {key[:12]} was damaged or changed; it is removed and built anew",
             stacklevel=3,
         )
-        shutil.rmtree(folder, ignore_errors=True)
         return None
 
     @contextlib.contextmanager
@@ -172,18 +184,27 @@ class Store:
                 found.append(_entry(path.parent.name, path.parent, info, cached=True))
         return sorted(found, key=lambda entry: entry.used_at)
 
-    def prune(self, limit_bytes: int) -> list[Entry]:
-        """Remove the least recently used entries beyond the limit; return them."""
+    def prune(self, limit_bytes: int, keep_s: float = 0.0) -> list[Entry]:
+        """Remove the least recently used entries beyond the limit; return them.
+
+        Args:
+            keep_s: entries used within so many seconds stay: another run may be reading them.
+        """
+        now = time.time()
+        for left in self.root.glob("incoming/*"):
+            if now - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
         entries = self.entries()
         total = sum(entry.size_bytes for entry in entries)
         removed = []
         for entry in entries:
-            if total <= limit_bytes:
+            if total <= limit_bytes or now - entry.used_at < keep_s:
                 break
-            with FileLock(self.root / "locks" / f"{entry.key[:40]}.lock"):
+            with self._lock(entry.key):
                 shutil.rmtree(entry.path.parent, ignore_errors=True)
-            total -= entry.size_bytes
-            removed.append(entry)
+            if not entry.path.exists():
+                total -= entry.size_bytes
+                removed.append(entry)
         return removed
 
 

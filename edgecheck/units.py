@@ -5,6 +5,7 @@ Not for judgement: limits are compared in `edgecheck.checks`.
 
 from __future__ import annotations
 
+import math
 import re
 
 from edgecheck.errors import DeclarationError
@@ -44,23 +45,29 @@ def parse_quantity(text: str, kind: str) -> float:
             f"{text!r} is no {kind} quantity: write a number and one of {', '.join(units)}, "
             f'as in "{_EXAMPLES[kind]}"'
         )
-    return float(match[1]) * units[match[2]]
+    value = float(match[1]) * units[match[2]]
+    if not math.isfinite(value):
+        raise DeclarationError(f"{text!r} is too large for a {kind} quantity")
+    return value
 
 
 _EXAMPLES = {"time": "5 ms", "bytes": "64 MB", "rate": "200 /s"}
 
 
-def format_time(milliseconds: float) -> str:
-    """Milliseconds as a short text with three significant digits."""
-    for unit, factor in (("s", 1e3), ("ms", 1.0), ("us", 1e-3)):
-        if milliseconds >= factor:
-            return f"{milliseconds / factor:.3g} {unit}"
-    return f"{milliseconds * 1e6:.3g} ns"
+def format_time(milliseconds: float, digits: int = 3) -> str:
+    """Milliseconds as a short text with so many significant digits."""
+    return _format(milliseconds, (("s", 1e3), ("ms", 1.0), ("us", 1e-3), ("ns", 1e-6)), digits)
 
 
-def format_bytes(count: float) -> str:
-    """Bytes as a short decimal text with three significant digits."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(count) >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:.0f} B"
+def format_bytes(count: float, digits: int = 3) -> str:
+    """Bytes as a short decimal text with so many significant digits."""
+    return _format(count, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)), digits)
+
+
+def _format(value: float, units: tuple[tuple[str, float], ...], digits: int) -> str:
+    rounded = abs(float(f"{value:.{digits}g}"))
+    unit, factor = next((item for item in units if rounded >= item[1]), units[-1])
+    number = f"{value / factor:.{digits}g}"
+    if "e" in number:  # only where no unit is large or small enough
+        number = f"{value / factor:.0f}"
+    return f"{number} {unit}"

@@ -50,10 +50,8 @@ class Comparison:
         name = f"{self.limit.name}[{self.subject}]" if self.subject else self.limit.name
         sign = "<=" if self.limit.bound == "max" else ">="
         verb = "is" if self.passed else "is not"
-        return (
-            f"{name} {self.limit.text(self.measured)} {verb} {sign} {self.limit.text()} "
-            f"({self.limit.origin})"
-        )
+        measured, limit = self.limit.texts(self.measured)
+        return f"{name} {measured} {verb} {sign} {limit} ({self.limit.origin})"
 
 
 @dataclass(frozen=True)

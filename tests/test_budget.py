@@ -21,7 +21,7 @@ from edgecheck.budget import (
 from edgecheck.errors import DeclarationError
 from edgecheck.names import PRECISIONS
 
-law = settings(deadline=None, derandomize=True)
+law = settings(deadline=None, derandomize=True, max_examples=50)
 finite = st.floats(-1e9, 1e9, allow_nan=False)
 bounds = st.sampled_from(["max", "min"])
 units = st.sampled_from(["", "dB", "ms", "bytes", "/s"])
@@ -110,8 +110,16 @@ def test_an_error_of_zero_keeps_a_limit_of_zero():
     ],
 )
 def test_a_limit_prints_in_its_unit(unit, value, text):
-    assert limit(value, unit=unit).text() == text
-    assert limit(-1.0, unit=unit).text(value) == text
+    assert limit(value, unit=unit).texts(value) == (text, text)
+
+
+@law
+@given(finite, finite, bounds, units)
+def test_a_measured_value_and_its_limit_print_alike_only_where_they_are_equal(
+    value, measured, bound, unit
+):
+    one, other = limit(value, bound, unit).texts(measured)
+    assert one != other or limit(value, bound, unit).allows(measured)
 
 
 # -- parsing
@@ -197,6 +205,15 @@ def test_most_words_win_and_among_equally_many_the_strictest(stated, words, uppe
         return
     most = max(count for count, _ in matching)
     strictest = (min if upper else max)(value for count, value in matching if count == most)
+    assert found[name].value == strictest
+
+
+@pytest.mark.parametrize(
+    ("name", "strictest"), [("accuracy_drop", 0.1), ("accuracy_floor", 0.9), ("sqnr_db", 0.9)]
+)
+def test_among_words_that_say_as_much_the_strictest_value_holds(name, strictest):
+    stated = {"ort": 0.1, "int8": 0.9, "logits": 0.5, "default": 0.0, "tflite/int8": 2.0}
+    found = Budget(**{name: stated}).select(frozenset({"ort", "int8", "logits"}), "budget")
     assert found[name].value == strictest
 
 

@@ -17,7 +17,7 @@ from edgecheck.model import Artifact, Evaluation, Input, Model
 from edgecheck.names import CHECKS, PRECISIONS
 from edgecheck.targets import Target, all_targets
 
-law = settings(deadline=None, derandomize=True)
+law = settings(deadline=None, derandomize=True, max_examples=50)
 
 TARGETS = tuple(all_targets().values())
 ORT, TFLITE = (all_targets()[name] for name in ("ort", "tflite"))
@@ -63,7 +63,7 @@ def models(draw):
     artifacts = draw(st.dictionaries(keys, st.just("m.onnx"), max_size=3))
     have_source = draw(st.booleans()) or not artifacts
     shipped = st.dictionaries(
-        st.sampled_from([target.name for target in TARGETS]),
+        st.sampled_from([target.name for target in (*TARGETS, SMALL)]),
         st.lists(st.sampled_from(PRECISIONS), max_size=4),
     )
     return model(
@@ -199,7 +199,16 @@ def test_precisions_come_in_the_order_of_reports():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"targets": {"ort": ["int-8"]}}, {"artifacts": {("ort", "int-8"): "m.onnx"}}]
+    "changes",
+    [
+        {"targets": {"ort": ["int-8"]}},
+        pytest.param(
+            {"artifacts": {("ort", "int-8"): "m.onnx"}},
+        ),
+        pytest.param(
+            {"builders": {("ort", "int-8"): max}},
+        ),
+    ],
 )
 def test_a_misspelt_precision_does_not_silently_ship_nothing(changes):
     with pytest.raises(EdgecheckError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from edgecheck.data import dimension_sizes, materialize, random_inputs, save_fee
 from edgecheck.errors import DataError
 from edgecheck.model import Input
 
-law = settings(deadline=None, derandomize=True, max_examples=60)
+law = settings(deadline=None, derandomize=True, max_examples=40)
 
 IMAGE = Input("image", ("batch", 3, 4))
 IDS = Input("ids", ("batch", 5), dtype="int64", high=100)
@@ -72,13 +71,6 @@ class MapStyle:
         return row if len(row) > 1 else row[0]
 
 
-class ByIndexOnly:
-    """A sequence of the old protocol: no length, and IndexError at the end."""
-
-    def __getitem__(self, index):
-        return images()[index]
-
-
 class OnlyArrayProtocol:
     """Another library's array."""
 
@@ -111,7 +103,6 @@ SINGLE_INPUT_FORMS = {
     "iterable of one-tuples": lambda: ((sample,) for sample in images()),
     "map-style dataset": lambda: MapStyle(images()),
     "map-style dataset of pairs": lambda: MapStyle(images(), labels()),
-    "sequence by index only": ByIndexOnly,
     "a callable that returns an array": lambda: images,
     "a callable that returns a generator": lambda: lambda: iter(images()),
 }
@@ -247,7 +238,7 @@ def test_a_memory_mapped_npy_file_is_used_in_place(tmp_path):
     given_path = tmp_path / "given.npy"
     np.save(given_path, images())
     files = write(np.load(given_path, mmap_mode="r"), tmp_path / "out")
-    assert os.path.samefile(files.inputs["image"], given_path)
+    assert given_path.samefile(files.inputs["image"])
     assert list((tmp_path / "out").iterdir()) == []
     assert files.sha256 == write(images(), tmp_path / "copy").sha256
 
@@ -267,7 +258,7 @@ def test_a_part_of_a_memory_mapped_file_is_copied(view, tmp_path):
     np.save(given_path, images())
     files = write(view[1](np.load(given_path, mmap_mode="r")), tmp_path / "out")
     assert_holds(files, {"image": view[1](images())})
-    assert not os.path.samefile(files.inputs["image"], given_path)
+    assert not given_path.samefile(files.inputs["image"])
 
 
 def test_a_memory_mapped_file_of_another_dtype_is_converted(tmp_path):
@@ -434,7 +425,7 @@ def test_a_refused_sample_is_told_by_its_position(tmp_path):
 
 def test_samples_of_a_dynamic_axis_must_be_alike(tmp_path):
     item = Input("x", ("batch", "time"))
-    with pytest.raises(DataError, match="must be alike"):
+    with pytest.raises(DataError, match=r"samples of input 'x' have shapes \(3,\) and \(4,\)"):
         write([np.zeros(3), np.zeros(4)], tmp_path, (item,))
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgecheck.metrics import Metric, as_metric, mean_absolute_error, top1, top5
 
-law = settings(deadline=None, derandomize=True)
+law = settings(deadline=None, derandomize=True, max_examples=50)
 
 
 @st.composite

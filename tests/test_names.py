@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgecheck.errors import SelectionError
 from edgecheck.names import CHECKS, PRECISIONS, resolve, split_names
 
-law = settings(deadline=None, derandomize=True)
+law = settings(deadline=None, derandomize=True, max_examples=50)
 words = st.text("abcdefgh-8", min_size=1, max_size=6)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgecheck.errors import DeclarationError
 from edgecheck.units import format_bytes, format_time, parse_quantity
 
-law = settings(deadline=None, derandomize=True)
+law = settings(deadline=None, derandomize=True, max_examples=50)
 
 # Unit -> how many of the base unit it is, stated anew: milliseconds, bytes, per second.
 TIMES = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1, "s": 1000}

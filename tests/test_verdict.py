@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgecheck.budget import Limit
 from edgecheck.verdict import Comparison, Outcome, Verdict, conclude
 
-law = settings(deadline=None, derandomize=True)
+law = settings(deadline=None, derandomize=True, max_examples=50)
 
 
 def limit(value=0.02, bound="max", unit="", name="accuracy_drop", origin="budget"):

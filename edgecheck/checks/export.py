@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgecheck.devices.local import Session
     from edgecheck.workbench import Workbench
 
+_SMALLER = ("float16", "bfloat16", "int8", "int4")
 # Storage types that count as a precision's own.
 _STORED_AS = {
     "fp16": ("float16", "bfloat16"),
@@ -76,17 +77,17 @@ def judge_precision(precision: str, contents: Mapping[str, Any]) -> tuple[list[s
 
     The share is None where the precision stores weights as they are.
     """
+    elements = contents["weight_elements"]
     if precision not in _STORED_AS:
-        integers = contents["weight_elements"].get("int8", 0) + contents["weight_elements"].get(
-            "int4", 0
-        )
-        if contents["quantized_operators"] or integers:
+        others = {kind: count for kind, count in elements.items() if kind in _SMALLER}
+        quantized = sum(contents["quantized_operators"].values())
+        if quantized or others:
+            found = ", ".join(f"{count} {kind}" for kind, count in others.items()) or "no"
             return [
-                f"the file says {precision} but has {sum(contents['quantized_operators'].values())}"
-                f" quantized operators and {integers} integer weights"
+                f"the file is not {precision} throughout: it has {quantized} quantized operators "
+                f"and {found} weights"
             ], None
         return [], None
-    elements = contents["weight_elements"]
     total = sum(elements.values())
     stored = sum(elements.get(kind, 0) for kind in _STORED_AS[precision])
     share = stored / total if total else 0.0

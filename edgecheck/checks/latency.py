@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,8 @@ def judge(samples_ns: Sequence[int], limits: Mapping[str, Limit], *, batch: int)
         "latency_p95": float(np.percentile(times_ms, 95)),
         "latency_p99": float(np.percentile(times_ms, 99)),
     }
-    throughput = 1e3 * batch / statistics["latency_mean"]
+    mean_ms = statistics["latency_mean"]
+    throughput = 1e3 * batch / mean_ms if mean_ms else math.inf
     measurements: dict[str, Any] = {
         **{f"{name}_ms": value for name, value in statistics.items()},
         "throughput_per_s": throughput,

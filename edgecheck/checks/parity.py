@@ -87,32 +87,37 @@ class Agreement:
         found = {
             "max_abs_error": self.max_abs_error,
             "max_relative_error": _ratio(self.max_abs_error, self.max_reference),
-            "sqnr_db": _decibels(self.reference_power, self.error_power),
-            "cosine": _cosine(self.product, self.reference_power, self.candidate_power),
+            "sqnr_db": self._sqnr_db(),
+            "cosine": self._cosine(),
         }
         if self.rows:
             found["top1_agreement"] = self.same_top1 / self.rows
         return found
+
+    def _sqnr_db(self) -> float:
+        if self.max_abs_error == 0.0:
+            return _EXACT_DB
+        if self.max_reference == 0.0:
+            return -_EXACT_DB
+        if all(0.0 < power < math.inf for power in (self.error_power, self.reference_power)):
+            ratio = 10.0 * (math.log10(self.reference_power) - math.log10(self.error_power))
+        else:  # squares leave the range of float64
+            ratio = 20.0 * (math.log10(self.max_reference) - math.log10(self.max_abs_error))
+        return min(_EXACT_DB, ratio)
+
+    def _cosine(self) -> float:
+        if self.max_abs_error == 0.0:
+            return 1.0
+        powers = (self.reference_power, self.candidate_power)
+        if not all(0.0 < power < math.inf for power in powers):
+            return 0.0
+        return self.product / (math.sqrt(powers[0]) * math.sqrt(powers[1]))
 
 
 def _ratio(error: float, scale: float) -> float:
     if error == 0.0:
         return 0.0
     return error / scale if scale > 0.0 else math.inf
-
-
-def _decibels(signal: float, noise: float) -> float:
-    if noise == 0.0:
-        return _EXACT_DB
-    if signal == 0.0:
-        return -_EXACT_DB
-    return min(_EXACT_DB, 10.0 * (math.log10(signal) - math.log10(noise)))
-
-
-def _cosine(product: float, reference_power: float, candidate_power: float) -> float:
-    if reference_power == 0.0 or candidate_power == 0.0:
-        return 1.0 if reference_power == candidate_power else 0.0
-    return product / (math.sqrt(reference_power) * math.sqrt(candidate_power))
 
 
 def compare_basics(candidate: Array, reference: Array, name: str, label: str) -> str:
@@ -123,7 +128,7 @@ def compare_basics(candidate: Array, reference: Array, name: str, label: str) ->
     if not _same_dtype(candidate.dtype, reference.dtype):
         return f"{where} is {candidate.dtype}, the reference {reference.dtype}"
     for who, array in (("the reference's", reference), ("the candidate's", candidate)):
-        if array.dtype.kind == "f":
+        if array.dtype.kind in "fc":
             bad = ~np.isfinite(array)
             if bad.any():
                 index = tuple(int(item) for item in np.argwhere(bad)[0])
@@ -154,7 +159,9 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     reported: dict[str, Agreement] = {name: Agreement() for name in case.model.outputs}
     # A quantizer is made for the data, not for noise: where there are samples, random inputs must
     # only come out finite, and their agreement is reported without being judged.
-    samples_only = case.precision not in ("fp32", "fp16") and "samples" in feeds.labels
+    samples_only = case.precision not in ("fp32", "fp16") and any(
+        feeds.labels[index] == "samples" for index in usable
+    )
     if not usable:
         failures.append(
             f"no input fits the file: it is fixed to {dict(_fixed(session))}, the inputs have "
@@ -218,6 +225,8 @@ def judge(
     inputs: list[str],
 ) -> Verdict:
     """Hold each output's agreement against its limits."""
+    if not judged and not failures:
+        failures = ["no output was compared with the reference"]
     comparisons = []
     lines = []
     outputs: dict[str, Any] = {}
@@ -237,7 +246,8 @@ def judge(
                 f"{worst['candidate']:.9g}, reference {worst['reference']:.9g}"
             )
             needed = ", ".join(f"{metric}={_round(metrics[metric], metric)}" for metric in broken)
-            lines.append(f"would have passed with Budget({needed})")
+            if "inf" not in needed:
+                lines.append(f"would have passed with Budget({needed})")
     lines.append(f"seed {seed}; inputs: {'; '.join(inputs)}")
     measurements: dict[str, Any] = {"outputs": outputs, "seed": seed, "inputs": inputs}
     if reported:

@@ -30,13 +30,11 @@ def check_writable(path: Path) -> None:
 
 def write(path: Path, document: Mapping[str, Any]) -> None:
     """Write the document, replacing an older one only once it is complete."""
-    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    text = json.dumps(document, indent=1, allow_nan=False)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text + "\n")
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise

@@ -11,9 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from edgecheck.names import CHECKS, PRECISIONS
 
 WIDTH = 100
+_MODEL_WIDTH = 12
+RowKey = tuple[str, str, str]
+Cells = Mapping[str, Mapping[str, Any]]
+Rows = dict[RowKey, dict[str, Mapping[str, Any]]]
 _CELLS = {
     "passed": ("ok", "green"),
     "failed": ("FAIL", "bold red"),
@@ -21,6 +29,7 @@ _CELLS = {
     "unsupported": ("none", "bold red"),
     "inconclusive": ("?", "yellow"),
 }
+_BROKEN = ("failed", "unsupported", "inconclusive")
 # Reasons, cases named for each, and warnings that the summary lists; the rest is counted.
 _LISTED = 40
 _NAMED = 3
@@ -47,8 +56,8 @@ def judge_gate(
     if errors:
         return Gate(True, f"gate closed: {'; '.join(errors)}")
     counts = count_verdicts(records)
-    failed = counts["failed"] + counts["unsupported"] + counts["inconclusive"]
-    expected = sum(1 for item in records if item["expected_failure"] is not None)
+    failed = sum(item["verdict"] in _BROKEN for item in records)
+    expected = failed - sum(map(_closes, records))
     missing = [item for item in records if item["verdict"] == "not_checked" and item["required"]]
     if failed - expected > 0:
         return Gate(True, f"gate closed: {failed - expected} of {len(records)} cases failed")
@@ -70,6 +79,11 @@ def judge_gate(
     return Gate(
         False, f"gate passed: {counts['passed']} cases" + (f", {', '.join(notes)}" if notes else "")
     )
+
+
+def _closes(record: Mapping[str, Any]) -> bool:
+    """Whether a case closes the gate."""
+    return record["verdict"] in _BROKEN and record["expected_failure"] is None
 
 
 def count_verdicts(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -124,8 +138,7 @@ def failure_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """One entry for each model and reason, with the cases that it failed, wrapped."""
     groups: dict[tuple[str, str], list[str]] = {}
     for item in records:
-        broken = item["verdict"] in ("failed", "unsupported", "inconclusive")
-        if broken and item["expected_failure"] is None:
+        if _closes(item):
             model, _, case = item["key"].partition("/")
             groups.setdefault((model, item["reason"]), []).append(case)
     lines: list[str] = []
@@ -139,33 +152,54 @@ def failure_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def matrix_lines(records: Sequence[Mapping[str, Any]], *, color: bool) -> list[str]:
-    """The table: one row a candidate, one column a check, what failed first."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """The table: one row a candidate, one column a check, what failed first.
 
-    rows: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
-    checks = [name for name in CHECKS if any(item["check"] == name for item in records)]
-    checks += sorted({item["check"] for item in records} - set(CHECKS))
+    A model's name may be cut; a verdict or figure never is: where the checks of one's own make too
+    many columns, they go on in a second table.
+    """
+    rows: Rows = {}
     for item in records:
         name = f"{item['model']}:{item['variant']}" if item["variant"] else item["model"]
         rows.setdefault((name, item["target"], item["precision"]), {})[item["check"]] = item
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-    # Only the model's name may be cut: a check's cell never loses its verdict or figure.
-    table.add_column("model", no_wrap=True, overflow="ellipsis", ratio=1)
+    ordered = sorted(rows.items(), key=_row_order)
+    checks = [name for name in CHECKS if any(item["check"] == name for item in records)]
+    checks += sorted({item["check"] for item in records} - set(CHECKS))
     columns = {
-        "target": [key[1] for key in rows],
-        "precision": [key[2] for key in rows],
-        "size": [_size(cells) for cells in rows.values()],
-        **{check: [_cell(cells.get(check))[0] for cells in rows.values()] for check in checks},
+        "target": [Text(key[1]) for key, _ in ordered],
+        "precision": [Text(key[2]) for key, _ in ordered],
+        "size": [Text(_size(cells)) for _, cells in ordered],
     }
-    for title, texts in columns.items():
-        table.add_column(title, no_wrap=True, min_width=max(map(len, [title, *texts])))
-    for key, cells in sorted(rows.items(), key=_row_order):
-        shown = [Text(*_cell(cells.get(check))) for check in checks]
-        table.add_row(*(Text(word) for word in key), Text(_size(cells)), *shown)
+    left = WIDTH - _MODEL_WIDTH - sum(_column_width(*column) for column in columns.items())
+    tables: list[dict[str, list[Text]]] = [{}]
+    room = left
+    for check in checks:
+        column = [Text(*_cell(cells.get(check))) for _, cells in ordered]
+        width = _column_width(check, column)
+        if width > room and tables[-1]:
+            tables.append({})
+            room = left
+        tables[-1][check] = column
+        room -= width
+    names = [key[0] for key, _ in ordered]
+    return [line for table in tables for line in _draw(names, {**columns, **table}, color=color)]
+
+
+def _column_width(title: str, cells: Sequence[Text]) -> int:
+    return max([len(title), *(len(cell) for cell in cells)]) + 1
+
+
+def _draw(names: Sequence[str], columns: Mapping[str, Sequence[Text]], *, color: bool) -> list[str]:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    room = WIDTH - sum(_column_width(*column) for column in columns.items()) - 1
+    width = min(room, max([len("model"), *map(len, names)]))
+    table.add_column("model", no_wrap=True, overflow="ellipsis", width=max(width, _MODEL_WIDTH))
+    for title, cells in columns.items():
+        table.add_column(title, no_wrap=True, width=_column_width(title, cells) - 1)
+    for name, *cells in zip(names, *columns.values(), strict=True):
+        table.add_row(Text(name), *cells)
     stream = io.StringIO()
-    Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color).print(table)
+    console = Console(file=stream, width=WIDTH, force_terminal=color, no_color=not color)
+    console.print(table)
     return [line.rstrip() for line in stream.getvalue().splitlines()]
 
 
@@ -190,7 +224,7 @@ def _cell(record: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def _broken(cells: Mapping[str, Mapping[str, Any]]) -> bool:
-    return any(item["verdict"] in ("failed", "unsupported") for item in cells.values())
+    return any(_closes(item) for item in cells.values())
 
 
 def _size(cells: Mapping[str, Mapping[str, Any]]) -> str:
@@ -209,12 +243,9 @@ def _figure(record: Mapping[str, Any]) -> str:
     values = record["measurements"]
     match record["check"]:
         case "parity" if values.get("outputs"):
-            worst = min(
-                (item["sqnr_db"] for item in values["outputs"].values()), key=float, default=0.0
-            )
-            return f"{float(worst):.0f} dB"
+            return f"{min(float(item['sqnr_db']) for item in values['outputs'].values()):.0f} dB"
         case "accuracy" if "candidate" in values:
-            return f"{values['candidate']:.3g}"
+            return f"{float(values['candidate']):.3g}"
         case "latency" if "latency_p50_ms" in values:
             return format_time(values["latency_p50_ms"])
         case "memory" if "peak_memory_bytes" in values:

@@ -108,7 +108,7 @@ def test_a_folder_is_no_report(tmp_path):
 @pytest.mark.parametrize("below", ["edge.json", "folder/edge.json"])
 def test_a_path_below_a_file_is_refused(below, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EdgecheckError, match="can't write .*file"):
+    with pytest.raises(EdgecheckError, match=r"can't write .*file"):
         report.check_writable(tmp_path / "file" / below)
 
 

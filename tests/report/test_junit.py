@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgecheck.report.junit import properties
 
-law = settings(deadline=None, derandomize=True)
+law = settings(deadline=None, derandomize=True, max_examples=50)
 
 
 def record(**changes):

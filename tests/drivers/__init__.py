@@ -1,0 +1,1 @@
+"""Tests of the runtime drivers, on the real runtimes."""
