@@ -81,9 +81,9 @@ def bind(
     if unknown := sorted(set(artifact.transpose) - set(input_names) - set(output_names)):
         raise ArtifactError(f"transpose names {unknown}, which are no declared inputs or outputs")
     transpose = {name: tuple(axes) for name, axes in artifact.transpose.items()}
-    ranks = {item["name"]: len(item["shape"]) for item in (*file_inputs, *file_outputs)}
+    all_tensors = {item["name"]: item for item in (*file_inputs, *file_outputs)}
     for name, axes in transpose.items():
-        rank = ranks[{**input_names, **output_names}[name]]
+        rank = len(all_tensors[{**input_names, **output_names}[name]]["shape"])
         if sorted(axes) != list(range(rank)):
             raise ArtifactError(f"transpose {axes} of {name!r} is no order of its {rank} axes")
     fixed: dict[str, int] = {}

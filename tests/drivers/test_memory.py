@@ -60,7 +60,7 @@ def peak_bytes(megabytes: int, directory: Path, runs: int) -> int:
 
 def test_a_larger_activation_is_measured_by_its_size(tmp_path: Path) -> None:
     small, large = peak_bytes(10, tmp_path, 1), peak_bytes(50, tmp_path, 1)
-    assert 39e6 < large - small < 41e6
+    assert 39e6 < large - small < 44e6
 
 
 def test_what_later_runs_take_counts_too(tmp_path: Path) -> None:
