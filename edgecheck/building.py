@@ -6,7 +6,9 @@ files: see `edgecheck.devices`.
 
 from __future__ import annotations
 
+import time
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from edgecheck.case import Case, find_builder
 from edgecheck.errors import ArtifactError
 from edgecheck.model import Artifact, Model, Source
 from edgecheck.once import Once
-from edgecheck.process import Pool, Service
+from edgecheck.process import Child, Pool, Service
 from edgecheck.sources import Sources, dimension_ranges, existing
 from edgecheck.store import Store, digest_of, file_sha256
+from edgecheck.targets import Target
 
 # Hushes the converters' progress bars and start-up banners.
 _QUIET = {
@@ -37,6 +40,7 @@ class Built:
     """A candidate's model file.
 
     Attributes:
+        contents: what is in the file (see `edgecheck.targets.Tools.inspect`).
         declared: the user's own artifact, or one with just the path of what was built.
         gzip_bytes: its size after gzip at level 6.
         cached: whether it came from the cache; None where the user brought it.
@@ -47,6 +51,7 @@ class Built:
     sha256: str
     size_bytes: int
     gzip_bytes: int
+    contents: dict[str, Any]
     declared: Artifact
     cached: bool | None
     build_s: float | None
@@ -73,17 +78,15 @@ class Builder:
 
         def produce(folder: Path) -> Any:
             declared = case.artifact
+            builder = find_builder(case.model, case.target.name, case.precision)
             if declared is not None:
-                path = existing(declared.path, "artifact")
-                return {"path": str(path), "sha256": file_sha256(path), **_sizes(path)}
-            path, sha256, cached, build_s = self._build(case, folder)
-            return {
-                "path": str(path),
-                "sha256": sha256,
-                "cached": cached,
-                "build_s": build_s,
-                **_sizes(path),
-            }
+                return self._found(existing(declared.path, "artifact"), case)
+            if builder is not None and not case.variant:
+                return self._build_with(builder, case, folder)
+            source, source_digest = self._build_source(case)
+            if source.suffix == case.target.suffix and _needs_program(case):
+                return self._found(source, case)  # the source is such a file already
+            return self._build(case, source, source_digest, folder)
 
         info = self._once(f"build {case.candidate}", produce)
         return Built(
@@ -91,24 +94,38 @@ class Builder:
             sha256=info["sha256"],
             size_bytes=info["size_bytes"],
             gzip_bytes=info["gzip_bytes"],
+            contents=info["contents"],
             declared=case.artifact or Artifact(info["path"]),
-            cached=info.get("cached"),
-            build_s=info.get("build_s"),
+            cached=info["cached"],
+            build_s=info["build_s"],
         )
 
-    def _build(self, case: Case, folder: Path) -> tuple[Path, str, bool, float]:
+    def _found(self, path: Path, case: Case) -> dict[str, Any]:
+        """What is known of a file that was not built here."""
+        return {
+            "path": str(path),
+            "sha256": file_sha256(path),
+            "cached": None,
+            "build_s": None,
+            **_sizes(path),
+            "contents": self._inspect(path, case),
+        }
+
+    def _inspect(self, path: Path, case: Case) -> dict[str, Any]:
+        child = self._tools(case.target)
+        contents: dict[str, Any] = child.call("inspect", timeout_s=self._timeout_s, path=str(path))
+        return contents
+
+    def _tools(self, target: Target) -> Child:
+        child, _ = self._pool.get(f"tools:{target.name}", Service(target.tools, environment=_QUIET))
+        return child
+
+    def _build(self, case: Case, source: Path, source_digest: str, folder: Path) -> dict[str, Any]:
+        """The file from the cache, or built and kept there."""
         model, target, precision = case.model, case.target, case.precision
-        builder = None if case.variant else find_builder(model, target.name, precision)
-        if builder is not None:
-            return self._build_with(builder, case, folder)
-        source, source_digest = self._build_source(case)
-        if source.suffix == target.suffix and target.precisions[precision] == "torch":
-            return source, source_digest, False, 0.0  # the source is such a file already
-        calibration = (
-            self._sources.data(case.model_name, model, "calibration")
-            if precision == "int8"
-            else None
-        )
+        calibration = None
+        if precision == "int8":
+            calibration = self._sources.data(case.model_name, model, "calibration")
         key = digest_of(
             {
                 "source": source_digest,
@@ -121,13 +138,9 @@ class Builder:
                 **target.recipe(),
             }
         )
-        file_name = f"{_file_stem(case)}{target.suffix}"
 
-        def build(path: Path) -> None:
-            child, _ = self._pool.get(
-                f"tools:{target.name}", Service(target.tools, environment=_QUIET)
-            )
-            child.call(
+        def build(path: Path) -> dict[str, Any]:
+            self._tools(target).call(
                 "build",
                 timeout_s=self._timeout_s,
                 precision=precision,
@@ -140,9 +153,17 @@ class Builder:
             )
             if not path.is_file() or path.stat().st_size == 0:
                 raise ArtifactError(f"the {target.name} {precision} build wrote no file")
+            return {**_sizes(path), "contents": self._inspect(path, case)}
 
+        file_name = f"{_file_stem(case)}{target.suffix}"
         entry = self._store.get_or_build(key, file_name, case.candidate, build)
-        return entry.path, entry.sha256, entry.cached, entry.build_s
+        return {
+            "path": str(entry.path),
+            "sha256": entry.sha256,
+            "cached": entry.cached,
+            "build_s": entry.build_s,
+            **entry.facts,
+        }
 
     def _build_source(self, case: Case) -> tuple[Path, str]:
         """The file that a build starts from, and its digest: a program or the fp32 file."""
@@ -154,21 +175,21 @@ class Builder:
         if precision == "int8-qat":
             source = model.qat_source(target.name)
             assert source is not None
-            program = self._sources.program(f"{case.model_name} qat {target.name}", source, model)
+            program = self._sources.program(qat_name(case), source, model)
         else:
             program = self._sources.program(*own_source(case), model)
         if program["kind"] == "onnx" and not target.reads_onnx:
             raise ArtifactError(f"there is no route from an ONNX file to {target.title}")
         return Path(program["path"]), program["digest"]
 
-    def _build_with(
-        self, builder: object, case: Case, folder: Path
-    ) -> tuple[Path, str, bool, float]:
+    def _build_with(self, builder: object, case: Case, folder: Path) -> dict[str, Any]:
         """A file from the user's builder. Never cached: its code can't be told to be unchanged."""
         name, source = own_source(case)
         path = folder / f"{_file_stem(case)}{case.target.suffix}"
+        start = time.perf_counter()
         self._sources.build(builder, name, source, case.model, path)
-        return path, file_sha256(path), False, 0.0
+        build_s = round(time.perf_counter() - start, 3)
+        return {**self._found(path, case), "cached": False, "build_s": build_s}
 
     def _example(self, model: Model, folder: Path) -> dict[str, str]:
         """One call's inputs at the sizes that a fixed-shape file gets: batch one, dims largest."""
@@ -176,17 +197,10 @@ class Builder:
         sizes = data.dimension_sizes(model.inputs, model.dims, 1, None)
         return data.save_feed(data.random_inputs(model.inputs, sizes, rng), folder / "example")
 
-    def inspect(self, case: Case) -> dict[str, Any]:
-        """What is in the candidate's file (see `edgecheck.targets.Tools.inspect`)."""
 
-        def produce(folder: Path) -> Any:
-            child, _ = self._pool.get(
-                f"tools:{case.target.name}", Service(case.target.tools, environment=_QUIET)
-            )
-            return child.call("inspect", timeout_s=self._timeout_s, path=str(self.built(case).path))
-
-        found: dict[str, Any] = self._once(f"inspect {case.candidate}", produce)
-        return found
+def _needs_program(case: Case) -> bool:
+    """Whether the target makes the precision from a program, not from its own fp32 file."""
+    return case.target.precisions[case.precision] == "torch"
 
 
 def own_source(case: Case) -> tuple[str, Source]:
@@ -195,6 +209,12 @@ def own_source(case: Case) -> tuple[str, Source]:
     if source is None:
         raise ArtifactError(f"{case.model_name} has no source to build from")
     return f"{case.model_name}:{case.variant}", source
+
+
+def qat_name(case: Case) -> str:
+    """Name of the QAT-converted program: one for all targets, or one for each."""
+    each = isinstance(case.model.qat, Mapping)
+    return f"{case.model_name} qat {case.target.name}" if each else f"{case.model_name} qat"
 
 
 def _file_stem(case: Case) -> str:

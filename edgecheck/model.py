@@ -113,7 +113,7 @@ class Evaluation:
         metric: a `Metric` or any ``metric(predictions, labels) -> float``.
         output: the output to score; None scores the only one, or passes a dict of all.
         postprocess: applied to the predictions before the metric.
-        batch_size: samples per call where the batch is dynamic.
+        batch_size: samples per call where the batch is dynamic; fewer where they are large.
     """
 
     inputs: Any

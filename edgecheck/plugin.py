@@ -15,73 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgecheck.options import OPTIONS, Options
+
 if TYPE_CHECKING:
     from edgecheck.case import Case
     from edgecheck.conformance import CaseRun
-    from edgecheck.session import Options, Run
+    from edgecheck.session import Run
 
 _RUN = pytest.StashKey["Run"]()
 _SCRATCH = pytest.StashKey[tuple[str, str]]()
 _CASE_RUN = pytest.StashKey["CaseRun"]()
 
-# name, default, metavar, help
-_OPTIONS = (
-    (
-        "targets",
-        "",
-        "NAMES",
-        "targets to judge, comma-separated (ort, tflite, ...); each one named "
-        "is required. Default: those that this machine can run",
-    ),
-    (
-        "precisions",
-        "",
-        "NAMES",
-        "precisions to judge (fp32, fp16, int8-dynamic, int8, int8-qat, "
-        "int4). Default: all that a target has",
-    ),
-    ("models", "", "GLOBS", "models to judge, as globs; model:variant names a variant"),
-    ("checks", "", "NAMES", "checks to make (export, parity, accuracy, latency, memory)"),
-    (
-        "missing",
-        "fail",
-        "fail|skip",
-        "what a required target gets that this machine can't run: "
-        "'fail' ends the run with an error, 'skip' accepts it",
-    ),
-    ("json", "", "PATH", "write the report to this JSON file"),
-    ("cache", "", "DIR", "artifact cache. Default: .edgecheck/cache below the root directory"),
-    (
-        "cache_size",
-        "10 GB",
-        "SIZE",
-        "what the artifact cache may keep; the least recently used goes first",
-    ),
-    (
-        "profile",
-        "",
-        "NAME",
-        "device class whose budget holds besides the models' own (mcu, mobile, "
-        "sbc, edge-gpu, edge-tpu, browser)",
-    ),
-    ("timeout", "300", "SECONDS", "time limit of one build or one run"),
-)
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options and their ini keys."""
     group = parser.getgroup("edgecheck", "release gate for models on edge devices")
-    for name, default, metavar, text in _OPTIONS:
+    for name, default, metavar, text in OPTIONS:
         flag = f"--edge-{name.replace('_', '-')}"
         group.addoption(flag, dest=f"edge_{name}", default=None, metavar=metavar, help=text)
         parser.addini(f"edge_{name}", f"default of {flag}", default=default)
 
 
 def _options(config: pytest.Config) -> Options:
-    from edgecheck.session import Options
-
     values = {}
-    for name, _, _, _ in _OPTIONS:
+    for name, _, _, _ in OPTIONS:
         given = config.getoption(f"edge_{name}")
         if given is None:
             given = config.getini(f"edge_{name}")
@@ -103,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Reporter(config), "edgecheck-reporter")
     if any(
         (config.getoption(f"edge_{name}") is not None) or config.getini(f"edge_{name}") != default
-        for name, default, _, _ in _OPTIONS
+        for name, default, _, _ in OPTIONS
     ):
         _run(config)
 

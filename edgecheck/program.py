@@ -172,10 +172,11 @@ def program_digest(path: Path) -> str:
 
 
 def _without_places(graph: bytes) -> bytes:
-    """A serialized graph without its stack traces, which name files and lines."""
+    """A serialized graph without its history: files and lines, and object ids of earlier graphs."""
 
     def clean(value: dict[str, Any]) -> dict[str, Any]:
         value.pop("stack_trace", None)
+        value.pop("from_node", None)
         return value
 
     return json.dumps(json.loads(graph, object_hook=clean), sort_keys=True).encode()

@@ -14,77 +14,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecheck.case import Case, Matrix, Selection, expand, find_profile
-from edgecheck.errors import EdgecheckError, SelectionError
+from edgecheck.case import Case, Matrix, expand
+from edgecheck.errors import EdgecheckError
 from edgecheck.model import artifact_key
-from edgecheck.names import CHECKS, PRECISIONS, resolve, split_names
+from edgecheck.names import CHECKS, PRECISIONS, resolve
+from edgecheck.options import Options
 from edgecheck.report import record as records
 from edgecheck.store import Store
-from edgecheck.targets import all_targets, find_target
+from edgecheck.targets import all_targets
 from edgecheck.units import parse_quantity
 
 if TYPE_CHECKING:
     from edgecheck.conformance import Conformance
     from edgecheck.workbench import Workbench
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of a run as text, from the command line or the ini file; "" where not given."""
-
-    targets: str = ""
-    precisions: str = ""
-    models: str = ""
-    checks: str = ""
-    missing: str = "fail"
-    json: str = ""
-    cache: str = ""
-    cache_size: str = "10 GB"
-    profile: str = ""
-    timeout: str = "300"
-
-    def timeout_s(self) -> float:
-        """The time limit in seconds.
-
-        Raises:
-            SelectionError: it is no positive number.
-        """
-        try:
-            seconds = float(self.timeout)
-        except ValueError:
-            seconds = 0.0
-        if not 0.0 < seconds < float("inf"):
-            raise SelectionError(
-                f"--edge-timeout {self.timeout!r} is no positive number of seconds"
-            )
-        return seconds
-
-    def selection(self) -> Selection:
-        """What the options select.
-
-        Raises:
-            SelectionError: a name does not exist, or nothing that was asked for can exist.
-        """
-        named = [find_target(name) for name in split_names(self.targets)]
-        targets = list({target.name: target for target in named or all_targets().values()}.values())
-        precisions = [
-            resolve(name, PRECISIONS, "precision") for name in split_names(self.precisions)
-        ]
-        checks = [resolve(name, CHECKS, "check") for name in split_names(self.checks)]
-        for name in precisions:
-            if not any(name in target.precisions for target in targets):
-                raise SelectionError(
-                    f"no selected target has precision {name!r} "
-                    f"(targets: {', '.join(target.name for target in targets)})"
-                )
-        return Selection(
-            targets=tuple(target for target in targets if named or not target.missing()),
-            required=bool(named),
-            precisions=tuple(precisions) or None,
-            models=tuple(split_names(self.models)),
-            checks=tuple(check for check in CHECKS if not checks or check in checks),
-            profile=find_profile(self.profile) if self.profile else None,
-        )
 
 
 @dataclass
@@ -108,7 +50,7 @@ class Catalog:
         with tempfile.NamedTemporaryFile(
             "w", dir=path.parent, delete=False, encoding="utf-8"
         ) as stream:
-            json.dump(vars(self), stream)
+            stream.write(json.dumps(vars(self)))
         Path(stream.name).replace(path)
 
     @classmethod

@@ -58,6 +58,7 @@ class Entry:
     Attributes:
         cached: whether it was there already; False where it was built just now.
         build_s: seconds the build took when it was made.
+        facts: plain data that the build returned.
         label: what it is, for people.
     """
 
@@ -68,6 +69,7 @@ class Entry:
     cached: bool
     build_s: float
     label: str
+    facts: Mapping[str, Any]
     used_at: float = 0.0
 
 
@@ -84,9 +86,11 @@ class Store:
         self._scratch = scratch
 
     def get_or_build(
-        self, key: str, file_name: str, label: str, build: Callable[[Path], None]
+        self, key: str, file_name: str, label: str, build: Callable[[Path], Mapping[str, Any]]
     ) -> Entry:
         """The entry for a key; `build` writes the file at the path that it is given, if need be.
+
+        What `build` returns, plain data about the file, is kept with it.
 
         At most one process builds a key at a time; the others wait for it and read its result.
         Where the cache can't be written (full disk, no permission) the file stays in this run's
@@ -99,13 +103,15 @@ class Store:
             building = Path(tempfile.mkdtemp(dir=self._scratch))
             target = building / file_name
             start = time.perf_counter()
-            build(target)
+            facts = build(target)
             info = {
                 "file": file_name,
                 "sha256": file_sha256(target),
                 "size_bytes": _size_bytes(target),
                 "build_s": round(time.perf_counter() - start, 3),
                 "label": label,
+                "facts": facts,
+                "facts_sha256": digest_of(facts),
             }
             (building / _ENTRY).write_text(json.dumps(info, indent=1))
             folder = self._publish(building, key)
@@ -147,7 +153,8 @@ class Store:
             # `name` keeps a tampered entry from pointing out of its folder.
             file = folder / Path(info["file"]).name
             entry = _entry(key, folder, info, cached=True)
-            whole = (file_sha256(file), _size_bytes(file)) == (entry.sha256, entry.size_bytes)
+            found = (file_sha256(file), _size_bytes(file), digest_of(entry.facts))
+            whole = found == (entry.sha256, entry.size_bytes, info["facts_sha256"])
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
             whole = False
         if whole:
@@ -225,5 +232,6 @@ def _entry(key: str, folder: Path, info: Mapping[str, Any], *, cached: bool) -> 
         cached=cached,
         build_s=float(info["build_s"]),
         label=str(info["label"]),
+        facts=dict(info["facts"]),
         used_at=used_at,
     )

@@ -14,9 +14,10 @@ import numpy as np
 
 from edgecheck import data
 from edgecheck.binding import bind
-from edgecheck.building import Builder, Built, own_source
+from edgecheck.building import Builder, Built, own_source, qat_name
 from edgecheck.case import Case
 from edgecheck.devices.local import LocalDevice, Session
+from edgecheck.errors import ArtifactError
 from edgecheck.model import Artifact, Model, Source, artifact_key
 from edgecheck.once import Once
 from edgecheck.process import Pool
@@ -24,8 +25,12 @@ from edgecheck.sources import Sources, existing, is_onnx
 from edgecheck.store import Store
 from edgecheck.targets import find_target
 
-# For sources, the tools of two targets, a reference and a candidate on their devices.
-_WARM_CHILDREN = 5
+# The user's code and each target's tools: importing what they need takes seconds.
+_WARM_WORKERS = 8
+# A candidate's and a reference's device; the next candidate gets a fresh one.
+_WARM_DEVICES = 2
+# Evaluation feeds are cut to this many bytes a call: large activations cost more than calls do.
+_CALL_BYTES = 1 << 24
 USER_SAMPLES = 32
 
 
@@ -65,12 +70,13 @@ class Workbench:
     def __init__(self, settings: Settings) -> None:
         logs = settings.scratch / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        self._pool = Pool(logs, _WARM_CHILDREN)
+        self._workers = Pool(logs, _WARM_WORKERS)
+        self._devices = Pool(logs, _WARM_DEVICES)
         self._once = Once(settings.scratch)
-        self.sources = Sources(self._pool, self._once, settings.timeout_s)
-        self.device = LocalDevice(self._pool, settings.timeout_s)
+        self.sources = Sources(self._workers, self._once, settings.timeout_s)
+        self.device = LocalDevice(self._devices, settings.timeout_s)
         self._builder = Builder(
-            self._pool,
+            self._workers,
             self._once,
             Store(settings.cache, settings.scratch),
             self.sources,
@@ -79,15 +85,12 @@ class Workbench:
 
     def close(self) -> None:
         """End all child processes."""
-        self._pool.close()
+        self._workers.close()
+        self._devices.close()
 
     def built(self, case: Case) -> Built:
         """The candidate's model file, built if need be (see `Builder.built`)."""
         return self._builder.built(case)
-
-    def inspect(self, case: Case) -> dict[str, Any]:
-        """What is in the candidate's file (see `edgecheck.targets.Tools.inspect`)."""
-        return self._builder.inspect(case)
 
     def data(self, case: Case, what: str) -> dict[str, Any]:
         """The files of the model's data (see `Sources.data`)."""
@@ -172,6 +175,49 @@ class Workbench:
         }
         return data.save_feed(arrays, folder / "samples"), sizes
 
+    def feed_outputs(self, case: Case) -> dict[int, dict[str, str]]:
+        """The candidate's outputs by position of the feed, for the feeds that its file takes.
+
+        A batch is cut to what the file takes; other dimensions that it fixes must have that size.
+
+        Raises:
+            ArtifactError: it takes none of them.
+        """
+        feeds = self.feeds(case)
+
+        def produce(folder: Path) -> Any:
+            session = self.session(case)
+            assert session.binding is not None
+            fixed = {name: size for name, size in session.binding.fixed.items() if name != "batch"}
+            usable = [
+                index
+                for index, sizes in enumerate(feeds.sizes)
+                if all(sizes.get(name, size) == size for name, size in fixed.items())
+            ]
+            if not usable:
+                raise ArtifactError(f"no input fits the file, which fixes {fixed}: {feeds.sizes}")
+            outputs = session.run([feeds.feeds[index] for index in usable], folder)
+            return [usable, outputs]
+
+        usable, outputs = self._once(f"outputs {case.candidate}", produce)
+        return dict(zip(usable, outputs, strict=True))
+
+    def evaluation_outputs(self, case: Case, directory: Path) -> tuple[dict[str, str], ...]:
+        """The candidate's and the reference's outputs on the evaluation data."""
+        files = self.data(case, "evaluation")
+        rows = [
+            np.load(path, mmap_mode="r", allow_pickle=False) for path in files["inputs"].values()
+        ]
+        row_bytes = sum(array.nbytes // len(array) for array in rows)
+        assert case.model.evaluation is not None
+        batch_size = max(1, min(case.model.evaluation.batch_size, _CALL_BYTES // row_bytes))
+        feeds = [files["inputs"]]
+        (expected,) = self.reference_outputs(
+            case, feeds, "evaluation", main=True, batch_size=batch_size
+        )
+        (outputs,) = self.session(case).run(feeds, directory, batch_size)
+        return outputs, expected
+
     def single_feed(self, case: Case) -> dict[str, str]:
         """One inference's inputs: the first sample, or the first random feed."""
         feeds = self.feeds(case)
@@ -195,7 +241,13 @@ class Workbench:
         return found
 
     def reference_outputs(
-        self, case: Case, feeds: Sequence[Mapping[str, str]], what: str, *, main: bool
+        self,
+        case: Case,
+        feeds: Sequence[Mapping[str, str]],
+        what: str,
+        *,
+        main: bool,
+        batch_size: int | None = None,
     ) -> list[dict[str, str]]:
         """The reference's outputs on feeds, computed once a run.
 
@@ -203,14 +255,13 @@ class Workbench:
             what: names the feeds.
             main: the model's reference; else the candidate's own float program, which differs for
                 variants and QAT-converted programs.
+            batch_size: samples a call; None for whole feeds.
         """
         model = case.model
-        batch_size = model.evaluation.batch_size if model.evaluation else None
         if not main and not case.variant and case.precision == "int8-qat":
             own = model.qat_source(case.target.name)
-            name = f"{case.model_name} qat {case.target.name}"
             if own is not None:
-                return self._source_outputs(name, own, model, feeds, what, batch_size)
+                return self._source_outputs(qat_name(case), own, model, feeds, what, batch_size)
         elif not main and case.variant:
             name, own = own_source(case)
             return self._source_outputs(name, own, model, feeds, what, batch_size)

@@ -25,11 +25,9 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     evaluation = case.model.evaluation
     assert evaluation is not None
     files = workbench.data(case, "evaluation")
-    expected = workbench.reference_outputs(case, [files["inputs"]], "evaluation", main=True)
-    reference = workbench.sources.score(evaluation, expected[0], files["labels"])
-    session = workbench.session(case)
     with tempfile.TemporaryDirectory() as directory:
-        (outputs,) = session.run([files["inputs"]], Path(directory), evaluation.batch_size)
+        outputs, expected = workbench.evaluation_outputs(case, Path(directory))
+        reference = workbench.sources.score(evaluation, expected, files["labels"])
         try:
             candidate = workbench.sources.score(evaluation, outputs, files["labels"])
         except ChildError as error:

@@ -13,17 +13,14 @@ Shape, dtype, NaN and infinity first; then, per output, over all inputs:
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecheck.budget import Limit
-from edgecheck.checks.export import usable_feeds
 from edgecheck.verdict import Comparison, Verdict, conclude
 
 if TYPE_CHECKING:
@@ -150,9 +147,9 @@ def _same_dtype(candidate: np.dtype[Any], reference: np.dtype[Any]) -> bool:
 
 def run(workbench: Workbench, case: Case) -> Verdict:
     """Compare the candidate's outputs with the reference's on random inputs and user samples."""
-    session = workbench.session(case)
     feeds = workbench.feeds(case)
-    usable = usable_feeds(session, feeds.sizes)
+    results = workbench.feed_outputs(case)
+    usable = list(results)
     reference = workbench.reference_outputs(case, feeds.feeds, "parity", main=False)
     failures: list[str] = []
     judged: dict[str, Agreement] = {name: Agreement() for name in case.model.outputs}
@@ -162,24 +159,17 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     samples_only = case.precision not in ("fp32", "fp16") and any(
         feeds.labels[index] == "samples" for index in usable
     )
-    if not usable:
-        failures.append(
-            f"no input fits the file: it is fixed to {dict(_fixed(session))}, the inputs have "
-            f"{feeds.sizes}"
-        )
-    with tempfile.TemporaryDirectory() as directory:
-        results = session.run([feeds.feeds[index] for index in usable], Path(directory))
-        for index, outputs in zip(usable, results, strict=True):
-            label = feeds.labels[index]
-            for name in case.model.outputs:
-                candidate = np.load(outputs[name], mmap_mode="r", allow_pickle=False)
-                expected = np.load(reference[index][name], mmap_mode="r", allow_pickle=False)
-                if problem := compare_basics(candidate, expected, name, label):
-                    failures.append(problem)
-                    continue
-                into = reported if samples_only and label != "samples" else judged
-                classes = name == case.model.classifier_output
-                into[name].add(candidate, expected, label, classes=classes)
+    for index, outputs in results.items():
+        label = feeds.labels[index]
+        for name in case.model.outputs:
+            candidate = np.load(outputs[name], mmap_mode="r", allow_pickle=False)
+            expected = np.load(reference[index][name], mmap_mode="r", allow_pickle=False)
+            if problem := compare_basics(candidate, expected, name, label):
+                failures.append(problem)
+                continue
+            into = reported if samples_only and label != "samples" else judged
+            classes = name == case.model.classifier_output
+            into[name].add(candidate, expected, label, classes=classes)
     verdict = judge(
         {name: agreement for name, agreement in judged.items() if agreement.worst},
         {name: case.limits(name) for name in case.model.outputs},
@@ -267,8 +257,3 @@ def _round(value: float, metric: str) -> str:
     step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
     up = metric in ("max_abs_error", "max_relative_error")
     return f"{(math.ceil if up else math.floor)(value / step) * step:.2g}"
-
-
-def _fixed(session: Any) -> Mapping[str, int]:
-    fixed: Mapping[str, int] = session.binding.fixed
-    return fixed

@@ -67,10 +67,16 @@ class Target:
         return f"{', '.join(absent)} not installed: pip install 'edgecheck[{self.name}]'"
 
     def recipe(self) -> dict[str, str]:
-        """What besides the program decides a build: the recipe's source and the tools' versions."""
+        """What besides the program decides a build: the recipes' sources and the tools' versions.
+
+        The recipes are all modules beside the one of `tools`.
+        """
         module = importlib.util.find_spec(self.tools.split(":")[0])
-        source = Path(module.origin).read_bytes() if module and module.origin else b""
-        return {"recipe": hashlib.sha256(source).hexdigest(), **versions(self.distributions)}
+        digest = hashlib.sha256()
+        if module is not None and module.origin is not None:
+            for path in sorted(Path(module.origin).parent.glob("*.py")):
+                digest.update(path.read_bytes())
+        return {"recipe": digest.hexdigest(), **versions(self.distributions)}
 
 
 class Tools(Protocol):
