@@ -51,8 +51,7 @@ class Child:
         service: what it runs.
         log_directory: where the file with its output goes.
 
-    Raises:
-        ChildError: the service could not start.
+    It starts in the background; the first call waits until it has (see `ready`).
     """
 
     def __init__(self, service: Service, log_directory: Path) -> None:
@@ -75,7 +74,17 @@ class Child:
                 "service": service.name,
             }
         )
-        self._receive(f"start {service.name}", _START_TIMEOUT_S)
+        self._starting = f"start {service.name}"
+
+    def ready(self) -> None:
+        """Wait until the service has started.
+
+        Raises:
+            ChildError: it could not.
+        """
+        if self._starting:
+            what, self._starting = self._starting, ""
+            self._receive(what, _START_TIMEOUT_S)
 
     @property
     def alive(self) -> bool:
@@ -88,6 +97,7 @@ class Child:
         Raises:
             ChildError: it raised (the child lives on), crashed or ran out of time (it is ended).
         """
+        self.ready()
         self._mark = self._log.stat().st_size
         try:
             self._channel.send((method, arguments))
@@ -180,15 +190,23 @@ class Pool:
     Args:
         log_directory: where the children's output goes.
         limit: how many children stay warm.
+        spare: whether to start the next child of a service while the last one works, for services
+            of which every key has a short-lived child of its own.
     """
 
-    def __init__(self, log_directory: Path, limit: int) -> None:
+    def __init__(self, log_directory: Path, limit: int, *, spare: bool = False) -> None:
         self._log_directory = log_directory
         self._limit = limit
+        self._keep_spare = spare
         self._children: dict[str, Child] = {}
+        self._spares: dict[str, Child] = {}
 
     def get(self, key: str, service: Service) -> tuple[Child, bool]:
-        """The warm child for a key, and whether it was started anew (nothing is loaded in it)."""
+        """The warm child for a key, and whether it was started anew (nothing is loaded in it).
+
+        Raises:
+            ChildError: it could not start.
+        """
         child_process = self._children.pop(key, None)
         fresh = child_process is None or not child_process.alive
         if child_process is None or not child_process.alive:
@@ -196,17 +214,34 @@ class Pool:
                 child_process.close()
             while len(self._children) >= self._limit:
                 self._children.pop(next(iter(self._children))).close()
-            child_process = Child(service, self._log_directory)
+            child_process = self._start(service)
         self._children[key] = child_process
         return child_process, fresh
+
+    def _start(self, service: Service) -> Child:
+        child_process = self._spares.pop(service.name, None)
+        if child_process is None or not child_process.alive:
+            child_process = Child(service, self._log_directory)
+        try:
+            child_process.ready()
+        except ChildError:
+            child_process.close()
+            raise
+        if self._keep_spare:
+            self._spares[service.name] = Child(service, self._log_directory)
+        return child_process
 
     @contextlib.contextmanager
     def once(self, service: Service) -> Iterator[Child]:
         """A fresh child for one use."""
-        with Child(service, self._log_directory) as child_process:
+        child_process = self._start(service)
+        try:
             yield child_process
+        finally:
+            child_process.close()
 
     def close(self) -> None:
         """End all children."""
-        while self._children:
-            self._children.popitem()[1].close()
+        for children in (self._children, self._spares):
+            while children:
+                children.popitem()[1].close()

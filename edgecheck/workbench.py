@@ -71,7 +71,7 @@ class Workbench:
         logs = settings.scratch / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self._workers = Pool(logs, _WARM_WORKERS)
-        self._devices = Pool(logs, _WARM_DEVICES)
+        self._devices = Pool(logs, _WARM_DEVICES, spare=True)
         self._once = Once(settings.scratch)
         self.sources = Sources(self._workers, self._once, settings.timeout_s)
         self.device = LocalDevice(self._devices, settings.timeout_s)

@@ -145,7 +145,7 @@ def test_what_a_child_started_ends_with_it(service: Service, tmp_path: Path) -> 
 
 def test_a_service_that_can_not_be_imported_says_so(tmp_path: Path) -> None:
     with pytest.raises(ChildError, match="ModuleNotFoundError: No module named 'nowhere'"):
-        Child(Service("nowhere:Nothing"), tmp_path)
+        Child(Service("nowhere:Nothing"), tmp_path).ready()
 
 
 def test_children_end_when_the_parent_is_killed(service: Service, tmp_path: Path) -> None:
@@ -217,3 +217,18 @@ def test_a_one_time_child_is_new_each_time(service: Service, tmp_path: Path) -> 
     for _ in range(2):
         with pool.once(service) as child:
             assert child.call("count", timeout_s=10) == 1
+        assert not child.alive
+
+
+def test_a_spare_is_started_ahead_and_ended_with_the_pool(service: Service, tmp_path: Path) -> None:
+    pool = Pool(tmp_path, limit=2, spare=True)
+    try:
+        first, _ = pool.get("a", service)
+        second, fresh = pool.get("b", service)
+        assert fresh
+        assert second is not first
+        assert second.call("count", timeout_s=10) == 1
+    finally:
+        pool.close()
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert all(gone(int(pid)) for pid in children)
