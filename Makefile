@@ -11,10 +11,10 @@ conformance: $(INSTALLED)
 	$(BIN)/python -m pytest suites --edge-targets=ort,tflite \
 		--junitxml=junit.xml --edge-json=edge.json
 
-# Lint, types, and the tests of edgecheck itself, alone and spread over workers.
+# Lint, types, the tests of edgecheck itself spread over workers, and the bundled models alone.
 test: check
-	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest suites -n 2 --edge-targets=ort,tflite --edge-json=edge.json
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile
+	$(BIN)/python -m pytest suites --edge-targets=ort,tflite
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

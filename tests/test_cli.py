@@ -17,10 +17,13 @@ from edgecheck.store import Store
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     store = Store(tmp_path / "cache", tmp_path)
+
+    def build(path: Path) -> dict[str, str]:
+        path.write_text("x" * 500)
+        return {}
+
     for number in range(3):
-        store.get_or_build(
-            f"{number:064x}", "m.onnx", f"toy/ort/{number}", lambda path: path.write_text("x" * 500)
-        )
+        store.get_or_build(f"{number:064x}", "m.onnx", f"toy/ort/{number}", build)
     return tmp_path / "cache"
 
 
@@ -44,10 +47,10 @@ def test_the_cache_is_pruned_to_a_size_and_cleared(
     ("arguments", "says"),
     [
         (["cache", "list"], "there is no cache at"),
-        (["cache", "prune", "much"], "there is no cache at"),
+        (["cache", "prune", "much"], "'much' is no bytes quantity"),
     ],
 )
-def test_a_cache_that_is_not_there_is_told(
+def test_wrong_arguments_are_told_in_one_line(
     arguments: list[str],
     says: str,
     tmp_path: Path,

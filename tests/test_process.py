@@ -221,6 +221,10 @@ def test_a_one_time_child_is_new_each_time(service: Service, tmp_path: Path) -> 
 
 
 def test_a_spare_is_started_ahead_and_ended_with_the_pool(service: Service, tmp_path: Path) -> None:
+    def children() -> set[str]:
+        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+    before = children()
     pool = Pool(tmp_path, limit=2, spare=True)
     try:
         first, _ = pool.get("a", service)
@@ -228,7 +232,8 @@ def test_a_spare_is_started_ahead_and_ended_with_the_pool(service: Service, tmp_
         assert fresh
         assert second is not first
         assert second.call("count", timeout_s=10) == 1
+        started = children() - before
     finally:
         pool.close()
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert all(gone(int(pid)) for pid in children)
+    assert len(started) == 3
+    assert all(gone(int(pid)) for pid in started)

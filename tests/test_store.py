@@ -32,6 +32,7 @@ class Builds:
     def __call__(self, path):
         self.count += 1
         path.write_bytes(self.content)
+        return {"bytes": len(self.content)}
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def store(tmp_path):
 
 
 def get(store, build, key=KEY, name="m.onnx"):
-    return store.get_or_build(key, name, "toy/ort/fp32", build)
+    return store.get_or_build(key, name, "toy/ort/fp32", lambda path: build(path) or {})
 
 
 def folder_of(store, key=KEY):
@@ -178,7 +179,7 @@ for key in keys:
         path.write_bytes(b"half")
         time.sleep(0.02)
         path.write_bytes(key.encode())
-    entry = store.get_or_build(key, "m", "label", build)
+    entry = store.get_or_build(key, "m", "label", lambda path: build(path) or {})
     assert entry.path.read_bytes() == key.encode()
 """
 
@@ -321,6 +322,15 @@ def test_a_damaged_entry_is_built_anew_with_a_warning(damage, store, builds):
     get(store, builds)
     DAMAGES[damage](store)
     assert_rebuilt(store, builds)
+
+
+def test_facts_are_kept_with_the_file_and_rebuilt_where_they_were_changed(store, builds):
+    assert get(store, builds).facts == {"bytes": 5}
+    entry = folder_of(store) / "entry.json"
+    entry.write_text(entry.read_text().replace('"bytes": 5', '"bytes": 6'))
+    with pytest.warns(UserWarning, match="was damaged or changed"):
+        assert get(store, builds).facts == {"bytes": 5}
+    assert builds.count == 2
 
 
 def test_an_entry_with_an_infinite_size_is_built_anew(store, builds):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,32 @@ def test_a_build_is_the_same_bytes_twice(files: dict[str, Any], tmp_path: Path) 
 def test_a_file_that_ships_names_no_source_file(files: dict[str, Any]) -> None:
     for target in TOOLS:
         assert str(Path(__file__).parent).encode() not in Path(files[target]).read_bytes()
+
+
+DIGEST = """
+import sys
+from pathlib import Path
+from edgecheck import program
+from edgecheck.model import Input
+from fixtures import digits
+inputs = [Input("image", ("batch", 1, 8, 8))]
+print("digest", program.capture(digits.qat_cnn(), inputs, ["logits"], {}, Path(sys.argv[1])))
+"""
+
+
+def test_the_digest_of_a_quantized_program_is_the_same_in_another_process(tmp_path: Path) -> None:
+    """Its graph remembers the objects that it was made of, by their addresses."""
+    lines = [
+        subprocess.run(
+            [sys.executable, "-c", DIGEST, str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[-1]
+        for name in ("a.pt2", "b.pt2")
+    ]
+    assert lines[0].startswith("digest ")
+    assert lines[0] == lines[1]
 
 
 def test_the_digest_of_a_program_is_that_of_its_graph_and_weights(tmp_path: Path) -> None:
