@@ -8,11 +8,10 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from edgecheck.budget import PROFILES, Budget, Limit, Profile, limits_for
 from edgecheck.model import Artifact, Model, artifact_key, as_artifact
-from edgecheck.names import CHECKS, PRECISIONS
+from edgecheck.names import CHECKS, PRECISIONS, resolve
 from edgecheck.targets import Target
 
 
@@ -101,11 +100,6 @@ class Matrix:
     cases: tuple[Case, ...]
     absences: tuple[Absence, ...]
 
-    @cached_property
-    def by_id(self) -> dict[str, Case]:
-        """Cases by their id."""
-        return {case.id: case for case in self.cases}
-
 
 def expand(name: str, model: Model, budget: Budget, selection: Selection) -> Matrix:
     """The cases of a model under a selection."""
@@ -115,10 +109,10 @@ def expand(name: str, model: Model, budget: Budget, selection: Selection) -> Mat
         for variant in ("", *sorted(model.variants)):
             label = f"{name}:{variant}" if variant else name
             if selection.models and not any(
-                fnmatch.fnmatchcase(text, glob) for glob in selection.models for text in (label,)
+                fnmatch.fnmatchcase(label, glob) for glob in selection.models
             ):
                 continue
-            for precision in _precisions(model, target, variant, selection):
+            for precision in _precisions(model, target, selection):
                 unsupported = _unsupported(target, precision, selection)
                 reason = "" if unsupported else _lacks_data(model, target, variant, precision)
                 if reason:
@@ -143,7 +137,7 @@ def expand(name: str, model: Model, budget: Budget, selection: Selection) -> Mat
     return Matrix(tuple(cases), tuple(absences))
 
 
-def _precisions(model: Model, target: Target, variant: str, selection: Selection) -> Sequence[str]:
+def _precisions(model: Model, target: Target, selection: Selection) -> Sequence[str]:
     """The precisions of interest for a target, whether they can be built or not."""
     shipped = shipped_precisions(model, target)
     if selection.precisions is not None:
@@ -228,6 +222,4 @@ def find_profile(name: str) -> Profile:
     Raises:
         SelectionError: there is none.
     """
-    from edgecheck.names import resolve
-
     return PROFILES[resolve(name, PROFILES, "profile")]

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from edgecheck.errors import SelectionError
 
+# As `edgecheck.targets` has them; here, so that registering markers imports no target.
+TARGET_NAMES = ("ort", "tflite", "coreml", "trt", "executorch", "ort-web")
 PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8", "int8-qat", "int4")
 CHECKS = ("export", "parity", "accuracy", "latency", "memory")
 

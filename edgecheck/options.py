@@ -42,7 +42,7 @@ OPTIONS = (
         "cache_size",
         "10 GB",
         "SIZE",
-        "what the artifact cache may keep; the least recently used goes first",
+        "what the artifact cache may keep; the least recently used goes first. Default: 10 GB",
     ),
     (
         "profile",
@@ -51,7 +51,7 @@ OPTIONS = (
         "device class whose budget holds besides the models' own (mcu, mobile, "
         "sbc, edge-gpu, edge-tpu, browser)",
     ),
-    ("timeout", "300", "SECONDS", "time limit of one build or one run"),
+    ("timeout", "300", "SECONDS", "time limit of one build or one run. Default: 300"),
 )
 
 

@@ -48,9 +48,9 @@ def _options(config: pytest.Config) -> Options:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register markers; check what was asked for before anything runs."""
-    from edgecheck.names import CHECKS, PRECISIONS
+    from edgecheck.names import CHECKS, PRECISIONS, TARGET_NAMES
 
-    for name in ("ort", "tflite", "coreml", "trt", "executorch", "ort-web"):
+    for name in TARGET_NAMES:
         config.addinivalue_line("markers", f"{name}: cases of the target {name} (edgecheck)")
     for name in PRECISIONS:
         config.addinivalue_line("markers", f"{name}: cases at precision {name} (edgecheck)")

@@ -6,6 +6,7 @@ Not for pytest's hooks: those are `edgecheck.plugin`, which holds one `Run` per 
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -151,8 +152,6 @@ class Run:
 
     def _check_globs(self) -> None:
         """Globs that select nothing are errors: a typing mistake must not pass a release."""
-        import fnmatch
-
         names = {
             f"{owner}:{variant}" if variant else owner
             for owner, suite in self._owners.items()

@@ -170,12 +170,6 @@ def test_variants_come_in_sorted_order_whatever_order_they_were_declared_in():
     assert ids(declared) == ["ort-fp32", "a-ort-fp32", "b-ort-fp32"]
 
 
-def test_cases_are_found_by_id():
-    found = matrix(model())
-    assert found.by_id["ort-int8"].precision == "int8"
-    assert list(found.by_id.values()) == list(found.cases)
-
-
 # -- what ships
 
 

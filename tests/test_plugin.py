@@ -137,6 +137,12 @@ def test_a_budget_word_that_means_nothing_is_an_error(judge: Judge) -> None:
     assert run.status != 0
 
 
+def test_a_budget_with_an_unknown_unit_is_an_error(judge: Judge) -> None:
+    run = judge(TINY.replace('"1 s"', '"5 parsecs"'), "--collect-only")
+    assert "budget latency_p95: '5 parsecs' is no time quantity" in run.output
+    assert run.status != 0
+
+
 def test_a_profile_brings_its_limits_and_precisions(judge: Judge) -> None:
     run = judge(TINY, "--edge-targets=tflite", "--edge-profile=mcu", "--edge-checks=export")
     (case,) = run.cases.values()

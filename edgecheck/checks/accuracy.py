@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ def judge(
     """Hold the drop against its limit, and the value against the floor.
 
     The drop is positive where the candidate is worse. For a metric that is no fraction a default
-    limit counts relative to the reference's value.
+    limit counts relative to the reference's value; for one that is, a default limit is no less than
+    what a single sample weighs: rounding may turn a near-tie, and that is no finding.
     """
     drop = reference - candidate if metric.higher_is_better else candidate - reference
     measurements: dict[str, Any] = {
@@ -60,7 +62,9 @@ def judge(
     limit = limits.get("accuracy_drop")
     if limit is not None:
         judged = drop
-        if limit.origin == "default" and not metric.fraction and reference != 0.0:
+        if limit.origin == "default" and metric.fraction:
+            limit = replace(limit, value=max(limit.value, 1.0 / samples))
+        elif limit.origin == "default" and reference != 0.0:
             judged = drop / abs(reference)
             measurements["relative_drop"] = judged
         comparisons.append(Comparison(limit, judged))
