@@ -355,7 +355,8 @@ def test_a_cache_that_can_not_be_written_does_not_stop_the_run(
 # -- runs that end badly
 
 
-def test_a_report_of_an_interrupted_run_is_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spread", [[], ["-n", "2"]], ids=["alone", "spread"])
+def test_a_report_of_an_interrupted_run_is_whole(tmp_path: Path, spread: list[str]) -> None:
     suite = (
         TINY
         + """
@@ -369,7 +370,7 @@ def test_a_report_of_an_interrupted_run_is_whole(tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text("from tiny_models import *\n" + suite)
     arguments = ["--edge-targets=ort", "--edge-precisions=fp32", "--edge-json=edge.json"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments, *spread],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
     )
