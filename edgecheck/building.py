@@ -68,6 +68,7 @@ class Builder:
         self._store = store
         self._sources = sources
         self._timeout_s = timeout_s
+        self._recipes: dict[str, dict[str, str]] = {}
 
     def built(self, case: Case) -> Built:
         """The candidate's model file, built if need be.
@@ -116,6 +117,11 @@ class Builder:
         contents: dict[str, Any] = child.call("inspect", timeout_s=self._timeout_s, path=str(path))
         return contents
 
+    def _recipe(self, target: Target) -> dict[str, str]:
+        if target.name not in self._recipes:
+            self._recipes[target.name] = target.recipe()
+        return self._recipes[target.name]
+
     def _tools(self, target: Target) -> Child:
         child, _ = self._pool.get(f"tools:{target.name}", Service(target.tools, environment=_QUIET))
         return child
@@ -135,7 +141,7 @@ class Builder:
                 "outputs": list(model.outputs),
                 "dims": dimension_ranges(model),
                 "calibration": calibration and calibration["sha256"],
-                **target.recipe(),
+                **self._recipe(target),
             }
         )
 

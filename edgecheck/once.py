@@ -30,6 +30,7 @@ class Once:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
+        self._known: dict[str, dict[str, Any]] = {}
         for name in ("once", "locks"):
             (scratch / name).mkdir(parents=True, exist_ok=True)
 
@@ -38,6 +39,18 @@ class Once:
 
         A failure is remembered too: what failed for one check is not tried again for the next.
         """
+        if what not in self._known:
+            self._known[what] = self._find_or_make(what, produce)
+        outcome = self._known[what]
+        if "error" in outcome:
+            if outcome["type"] == "ChildError":
+                raise ChildError(
+                    outcome["error"], kind=outcome["kind"], log_tail=outcome["log_tail"]
+                )
+            raise _KINDS.get(outcome["type"], EdgecheckError)(outcome["error"])
+        return outcome["value"]
+
+    def _find_or_make(self, what: str, produce: Callable[[Path], Any]) -> dict[str, Any]:
         key = digest_of({"what": what})[:40]
         folder = self._scratch / "once" / key
         result = folder / "result.json"
@@ -57,11 +70,5 @@ class Once:
                 partial = folder / "result.partial"
                 partial.write_text(json.dumps(outcome))
                 partial.rename(result)
-            outcome = json.loads(result.read_text())
-        if "error" in outcome:
-            if outcome["type"] == "ChildError":
-                raise ChildError(
-                    outcome["error"], kind=outcome["kind"], log_tail=outcome["log_tail"]
-                )
-            raise _KINDS.get(outcome["type"], EdgecheckError)(outcome["error"])
-        return outcome["value"]
+            found: dict[str, Any] = json.loads(result.read_text())
+            return found
