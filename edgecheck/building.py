@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,14 +102,19 @@ class Builder:
         )
 
     def _found(self, path: Path, case: Case) -> dict[str, Any]:
-        """What is known of a file that was not built here."""
+        """What is known of a file that was not built here, and of the files that belong to it."""
+        contents = self._inspect(path, case)
+        others = [path.parent / name for name in contents.get("external_files", [])]
+        sha256 = file_sha256(path)
+        if others:
+            sha256 = digest_of({"files": [sha256, *map(file_sha256, others)]})
         return {
             "path": str(path),
-            "sha256": file_sha256(path),
+            "sha256": sha256,
             "cached": None,
             "build_s": None,
-            **_sizes(path),
-            "contents": self._inspect(path, case),
+            **_sizes([path, *others]),
+            "contents": contents,
         }
 
     def _inspect(self, path: Path, case: Case) -> dict[str, Any]:
@@ -159,7 +164,7 @@ class Builder:
             )
             if not path.is_file() or path.stat().st_size == 0:
                 raise ArtifactError(f"the {target.name} {precision} build wrote no file")
-            return {**_sizes(path), "contents": self._inspect(path, case)}
+            return {**_sizes([path]), "contents": self._inspect(path, case)}
 
         file_name = f"{_file_stem(case)}{target.suffix}"
         entry = self._store.get_or_build(key, file_name, case.candidate, build)
@@ -230,9 +235,12 @@ def _file_stem(case: Case) -> str:
     )
 
 
-def _sizes(path: Path) -> dict[str, int]:
-    """Bytes on disk and after gzip, of a file or all files of a directory."""
-    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+def _sizes(paths: Iterable[Path]) -> dict[str, int]:
+    """Bytes on disk and after gzip of files, of a directory all in it."""
+    files = []
+    for path in paths:
+        inside = sorted(item for item in path.rglob("*") if item.is_file())
+        files += inside if path.is_dir() else [path]
     size = compressed = 0
     for item in files:
         packer = zlib.compressobj(level=6, wbits=31)  # 31: with a gzip header (zlib manual)

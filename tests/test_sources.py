@@ -63,6 +63,21 @@ class TestByPosition(Conformance):
     model = model(artifacts={"ort": RENAMED}, evaluation=EVALUATION)
 
 
+def write_external(path):
+    write_onnx(tiny(), path)
+    import onnx
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin",
+              size_threshold=0)
+
+
+EXTERNAL = made("external.onnx", write_external)
+
+
+class TestExternal(Conformance):
+    """Its weights are in a file beside it, which counts."""
+    model = model(artifacts={"ort": EXTERNAL}, evaluation=EVALUATION)
+
+
 class TestByMapping(Conformance):
     model = model(artifacts={"ort": Artifact(
         RENAMED, inputs={"x": "data"}, outputs={"logits": "scores"})})
@@ -216,6 +231,7 @@ PASS = [
     *(f"onnx/ort/{item}" for item in ("fp32", "fp16", "int8")),
     "by_position/ort/fp32",
     "by_mapping/ort/fp32",
+    "external/ort/fp32",
     "artifacts_only/ort/fp32",
     "transposed/ort/fp32",
     *(f"static/{item}" for item in ("ort/fp32", "ort/int8", "tflite/fp32")),
@@ -249,6 +265,12 @@ def test_an_onnx_source_has_no_route_to_tflite_and_says_so(judged: Judged) -> No
 def test_given_files_are_judged_as_they_are(judged: Judged) -> None:
     artifact = judged.cases["by_position/ort/fp32/export"]["artifact"]
     assert (artifact["origin"], artifact["file"]) == ("given", "renamed.onnx")
+
+
+def test_the_files_that_belong_to_a_model_count(judged: Judged) -> None:
+    artifact = judged.cases["external/ort/fp32/export"]["artifact"]
+    files = [judged.directory / name for name in ("external.onnx", "weights.bin")]
+    assert artifact["size_bytes"] == sum(path.stat().st_size for path in files)
 
 
 def test_a_float_file_given_as_fp16_fails_the_export_check(judged: Judged) -> None:

@@ -108,7 +108,8 @@ class Tools(Protocol):
 
         Returns ``failures`` and ``warnings`` (lists of lines), ``format`` (versions), ``operators``
         and ``quantized_operators`` (count by type), ``weight_elements`` and ``weight_bytes`` (by
-        storage type: float32, float16, int8, int4 ...).
+        storage type: float32, float16, int8, int4 ...); and where there are any ``external_files``,
+        names of the files beside it that belong to it.
         """
 
 

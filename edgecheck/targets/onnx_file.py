@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from edgecheck.targets import unreadable
@@ -29,19 +30,33 @@ def inspect(path: str) -> dict[str, Any]:
     import onnx
 
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
+        external = _external_files(model)
+        onnx.load_external_data_for_model(model, str(Path(path).parent))
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         return unreadable(f"the file can't be read as an ONNX model: {text}")
     return {
         "failures": _check(path),
         "warnings": [],
+        "external_files": sorted(external),
         "format": {
             "ir_version": model.ir_version,
             "opset": {item.domain or "ai.onnx": item.version for item in model.opset_import},
             "producer": f"{model.producer_name} {model.producer_version}".strip(),
         },
         **_count(model),
+    }
+
+
+def _external_files(model: Any) -> set[str]:
+    """The files beside it that hold its weights; the checker refuses any outside its folder."""
+    return {
+        entry.value
+        for graph in graphs(model.graph)
+        for tensor in _constants(graph).values()
+        for entry in tensor.external_data
+        if entry.key == "location"
     }
 
 
