@@ -45,7 +45,7 @@ TARGETS = (
     ),
 )
 
-# What fp32 arithmetic on quantized values looks like in the file.
+# Tensor types that, with a scale, hold quantized values.
 _INTEGER_TYPES = ("INT8", "UINT8", "INT16", "INT4")
 _STORAGE = {"UINT8": "int8", "UINT4": "int4"}
 _BITS = {"INT4": 4, "UINT4": 4, "BOOL": 8}
@@ -149,8 +149,8 @@ def _convert(module: Any, sample: dict[str, Any], output: str, *, quantized: boo
 def _quantize_static(source: str, output: str, calibration: Mapping[str, str]) -> None:
     """Weights and activations in int8, with the true range of the calibration data.
 
-    ai-edge-quantizer's default calibration, a moving average, saturates: it cost 20 dB of SQNR on
-    four networks against the true minimum and maximum.
+    ai-edge-quantizer's default calibration, a moving average, saturates: on three networks it cost
+    about 20 dB of SQNR against the true minimum and maximum.
     """
     from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
