@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecheck import arena
 from edgecheck.budget import Limit
 from edgecheck.case import find_builder
 from edgecheck.verdict import Comparison, Verdict, conclude
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from edgecheck.devices.local import Session
     from edgecheck.workbench import Workbench
 
+# The core runtime of TensorFlow Lite Micro "just fits in 16 KB on an Arm Cortex M3" (its
+# documentation); the kernels that a model needs come on top.
+RUNTIME_FLASH_BYTES = 16 * 1024
 _SMALLER = ("float16", "bfloat16", "int8", "int4")
 # Storage types that count as a precision's own.
 _STORED_AS = {
@@ -32,13 +36,20 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     built = workbench.built(case)
     contents = built.contents
     limits = case.limits()
+    memory = _activation_memory(case, contents)
     measurements: dict[str, Any] = {
         "size_bytes": built.size_bytes,
         "size_gzip_bytes": built.gzip_bytes,
         **{key: contents[key] for key in ("format", "operators", "quantized_operators")},
         "weight_elements": contents["weight_elements"],
         "weight_bytes": contents["weight_bytes"],
+        "weights_bytes": sum(contents["weight_bytes"].values()),
+        "flash_estimate_bytes": built.size_bytes + RUNTIME_FLASH_BYTES,
+        "activation_memory": memory,
     }
+    activation_bytes = judged_bytes(memory)
+    if activation_bytes is not None:
+        measurements["activation_memory_bytes"] = activation_bytes
     failures: list[str] = list(contents["failures"])
     warnings: list[str] = list(contents["warnings"])
     if not failures:
@@ -52,22 +63,67 @@ def run(workbench: Workbench, case: Case) -> Verdict:
         warnings += judge_placement(placement)
     if _in_training_mode(workbench, case):
         warnings.append("the source returned a module in training mode; it was set to eval()")
+    memory_failures, details = judge_memory(memory, limits.get("activation_memory"))
     precision_failures, share = judge_precision(case.precision, contents)
     if share is not None:
         measurements["quantized_weights"] = share
     return conclude(
-        failures=[*failures, *precision_failures],
+        failures=[*failures, *precision_failures, *memory_failures],
         warnings=warnings,
         comparisons=_compare(
             limits,
             {
                 "size": built.size_bytes,
                 "size_gzip": built.gzip_bytes,
+                "weights": measurements["weights_bytes"],
+                "activation_memory": activation_bytes,
+                "flash": measurements["flash_estimate_bytes"],
                 "quantized_weights": share,
             },
         ),
         measurements=measurements,
+        details=details,
     )
+
+
+def judged_bytes(memory: Mapping[str, Any]) -> int | None:
+    """What a microcontroller would take for activations: the greedy plan's arena and variables.
+
+    None where there is no plan.
+    """
+    if "arena_bytes" not in memory:
+        return None
+    return int(memory["arena_bytes"] + memory["variables_bytes"])
+
+
+def judge_memory(memory: Mapping[str, Any], limit: Limit | None) -> tuple[list[str], str]:
+    """Why a stated limit can't be judged, and what fills the memory where it is broken.
+
+    Args:
+        memory: `edgecheck.arena.describe`, or ``unplanned``: the reason why there is no plan.
+    """
+    if limit is None:
+        return [], ""
+    measured = judged_bytes(memory)
+    if measured is None:
+        _, stated = limit.texts(limit.value)
+        return [
+            f"activation_memory can't be planned, so it is not <= {stated} ({limit.origin}): "
+            f"{memory['unplanned']}"
+        ], ""
+    return [], "" if limit.allows(measured) else arena.chart(memory)
+
+
+def _activation_memory(case: Case, contents: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The plan in a file's contents, unless its one open axis is declared to be no batch."""
+    for item in case.model.inputs if case.target.keeps_dynamic_batch else ():
+        axis = item.shape[0] if item.shape else 1
+        if isinstance(axis, str) and axis != "batch":
+            return {"unplanned": f"the first axis of input {item.name!r}, {axis!r}, varies"}
+    memory: Mapping[str, Any] = contents.get(
+        "activation_memory", {"unplanned": "the file can't be read"}
+    )
+    return memory
 
 
 def judge_precision(precision: str, contents: Mapping[str, Any]) -> tuple[list[str], float | None]:

@@ -108,8 +108,10 @@ class Tools(Protocol):
 
         Returns ``failures`` and ``warnings`` (lists of lines), ``format`` (versions), ``operators``
         and ``quantized_operators`` (count by type), ``weight_elements`` and ``weight_bytes`` (by
-        storage type: float32, float16, int8, int4 ...); and where there are any ``external_files``,
-        names of the files beside it that belong to it.
+        storage type: float32, float16, int8, int4 ...); where the file can be read
+        ``activation_memory`` (see `edgecheck.arena.describe`; or ``unplanned``, why there is no
+        plan); and where there are any ``external_files``, names of the files beside it that belong
+        to it.
         """
 
 

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from edgecheck.targets import unreadable
+from edgecheck.targets import onnx_memory, unreadable
 
 # Operators that compute on, or unpack, quantized weights by themselves (ONNX and com.microsoft).
 _QUANTIZED_OPERATORS = frozenset(
@@ -46,6 +46,7 @@ def inspect(path: str) -> dict[str, Any]:
             "producer": f"{model.producer_name} {model.producer_version}".strip(),
         },
         **_count(model),
+        "activation_memory": onnx_memory.plan_memory(model),
     }
 
 

@@ -46,7 +46,12 @@ TARGETS = (
             "onnxconverter-common",
         ),
         tools="edgecheck.targets.ort:OrtTools",
-        drivers=("edgecheck.drivers.common", "edgecheck.drivers.onnxruntime"),
+        drivers=(
+            "edgecheck.drivers.memory",
+            "edgecheck.drivers.timing",
+            "edgecheck.drivers.common",
+            "edgecheck.drivers.onnxruntime",
+        ),
         driver="edgecheck.drivers.onnxruntime:OnnxRuntimeDriver",
         reads_onnx=True,
     ),

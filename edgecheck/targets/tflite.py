@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecheck.targets import Target, unreadable
+from edgecheck.targets import Target, tflite_memory, unreadable
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,13 @@ TARGETS = (
         },
         distributions=("torch", "torchao", "litert-torch", "litert-converter", "ai-edge-quantizer"),
         tools="edgecheck.targets.tflite:TfliteTools",
-        drivers=("edgecheck.drivers.common", "edgecheck.drivers.litert"),
+        drivers=(
+            "edgecheck.drivers.memory",
+            "edgecheck.drivers.timing",
+            "edgecheck.drivers.common",
+            "edgecheck.drivers.litert_profiler",
+            "edgecheck.drivers.litert",
+        ),
         driver="edgecheck.drivers.litert:LiteRTDriver",
         keeps_dynamic_batch=False,
     ),
@@ -93,6 +99,7 @@ class TfliteTools:
             "warnings": [],
             "format": {"schema_version": model.version},
             **counts,
+            "activation_memory": tflite_memory.plan_memory(model, schema),
         }
 
 

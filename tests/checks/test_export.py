@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.checks.export import judge_placement, judge_precision
+from edgecheck.arena import Buffer, Operator, chart, describe, plan
+from edgecheck.budget import Limit
+from edgecheck.checks.export import judge_memory, judge_placement, judge_precision, judged_bytes
 from edgecheck.names import PRECISIONS
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
@@ -127,3 +129,110 @@ def test_operators_that_are_not_delegated_are_told_by_type():
         }
     )
     assert warning == "3 of 9 operators are not delegated: 2 GELU, 1 PAD"
+
+
+# -- activation memory
+
+
+def memory(arena_bytes=1000, variables_bytes=0, **options):
+    buffers = [Buffer("wide", arena_bytes - 16, 0, 1, (1, arena_bytes - 16), "int8")]
+    operators = {0: Operator(-1, "the start of the graph", ""), 1: Operator(0, "CONV_2D", "wide")}
+    return {**describe(plan(buffers), operators, variables_bytes), **options}
+
+
+def at_most(limit_bytes):
+    return Limit("activation_memory", limit_bytes, "max", "bytes", "profile mcu")
+
+
+def test_variables_count_with_the_arena():
+    held = memory(arena_bytes=1600, variables_bytes=400)
+    assert judged_bytes(held) == held["arena_bytes"] + 400
+    assert judge_memory(held, at_most(judged_bytes(held))) == ([], "")
+    assert judge_memory(held, at_most(held["arena_bytes"]))[1] == chart(held)
+
+
+def test_it_is_the_devices_own_plan_that_is_judged_not_a_better_one():
+    held = memory(best_bytes=10, lower_bound_bytes=10)
+    assert judged_bytes(held) == held["arena_bytes"] > 10
+
+
+def test_a_file_without_a_plan_fails_a_limit_and_says_why():
+    held = {"unplanned": "operator If 'gate' has a graph inside"}
+    assert judged_bytes(held) is None
+    assert judge_memory(held, None) == ([], "")
+    (failure,), details = judge_memory(held, at_most(524288))
+    assert failure == (
+        "activation_memory can't be planned, so it is not <= 524 kB (profile mcu): "
+        "operator If 'gate' has a graph inside"
+    )
+    assert details == ""
+
+
+# -- the whole check
+
+
+def test_a_profile_fails_a_model_whose_activations_do_not_fit(judge):
+    suite = """
+    class Wide(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.spread = torch.nn.Conv2d(1, 64, 3, padding=63)
+            self.output = torch.nn.Linear(64, 4)
+
+        def forward(self, x):
+            wide = torch.relu(self.spread(x.reshape(-1, 1, 4, 4)))
+            return self.output(wide.mean((2, 3)))
+
+    def wide():
+        torch.manual_seed(0)
+        return Wide().eval()
+
+    class TestWide(Conformance):
+        model = model(wide, calibration=inputs)
+    """
+    options = ("--edge-profile=mcu", "--edge-precisions=int8", "--edge-checks=export")
+    run = judge(suite, "--edge-targets=tflite", *options)
+    assert run.status == 1
+    (case,) = run.cases.values()
+    assert case["limits"], run.output
+    (broken,) = [item for item in case["limits"] if not item["passed"]]
+    assert (broken["name"], broken["origin"]) == ("activation_memory", "profile mcu")
+    # The widest tensor alone: 128 x 128 positions, 64 channels, int8.
+    assert broken["measured"] == case["measurements"]["activation_memory_bytes"] >= 2**20
+    flash = case["measurements"]["flash_estimate_bytes"]
+    assert flash == case["measurements"]["size_bytes"] + 16 * 1024
+    assert case["details"].splitlines()[0].startswith("activation arena ")
+    assert case["details"] in run.output
+    assert "1x128x128x64 int8" in run.output
+
+
+def test_weights_and_flash_are_limited_and_what_can_not_be_planned_fails(judge):
+    suite = """
+    class Pooled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output = torch.nn.Linear(16, 4)
+
+        def forward(self, x):
+            return self.output(x).mean(1)
+
+    class TestPooled(Conformance):
+        model = Model(
+            Pooled,
+            inputs=[Input("x", ("batch", "time", 16))],
+            outputs=["logits"],
+            dims={"time": (2, 8)},
+            targets={"ort": ["fp32"]},
+        )
+        budget = Budget(weights="271 B", flash="16 KiB", activation_memory="1 MB")
+    """
+    run = judge(suite, "--edge-targets=ort", "--edge-checks=export")
+    (case,) = run.cases.values()
+    measured = case["measurements"]
+    assert measured["weights_bytes"] == 4 * (16 * 4 + 4)
+    passed = {item["name"]: item["passed"] for item in case["limits"]}
+    assert (passed["weights"], passed["flash"]) == (False, False)
+    assert "activation_memory" not in passed
+    (told,) = [line for line in case["failures"] if line.startswith("activation_memory")]
+    assert "can't be planned, so it is not <= 1 MB (budget): tensor 'x' has no static shape" in told
+    assert measured["activation_memory"]["unplanned"] in told
