@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +72,47 @@ class OnnxRuntimeDriver(Driver):
         names = list(self._outputs)
         return dict(zip(names, self._session.run(names, inputs), strict=True))
 
+    def _inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+        return partial(self._session.run, list(self._outputs), inputs)
+
     def placement(self, feed: dict[str, str]) -> dict[str, Any]:
         """Executed operators by provider, from the runtime's own profile of one inference."""
+        events, _ = self._profiled(feed, warmup=0, runs=1, limit_s=0)
+        providers = Counter(event["args"]["provider"] for event in events)
+        return {
+            "providers": self._session.get_providers(),
+            "operators_by_provider": dict(sorted(providers.items())),
+        }
+
+    def profile(self, feed: dict[str, str]) -> dict[str, Any]:
+        """Times of nodes, after the runtime's graph optimizations."""
+        events, runs = self._profiled(feed, warmup=3, runs=50, limit_s=1.0)
+        rows: dict[tuple[str, str, str], list[float]] = {}
+        for event in events:
+            name = event["name"].removesuffix("_kernel_time")
+            place = (event["args"]["op_name"], name, event["args"]["provider"])
+            rows.setdefault(place, []).append(event["dur"] / 1e3)
+        return {
+            "rows": [
+                {
+                    "operator": operator,
+                    "name": name,
+                    "placed": provider,
+                    "time_ms": sum(times) / runs,
+                    "calls": len(times) / runs,
+                }
+                for (operator, name, provider), times in rows.items()
+            ],
+            "runs": runs,
+            "preferred": self._session.get_providers()[0],
+            "note": "",
+        }
+
+    def _profiled(
+        self, feed: dict[str, str], *, warmup: int, runs: int, limit_s: float
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Kernel events of up to `runs` inferences after warm-up, and how many there were."""
+        inputs = self._load_feed(feed)
         with tempfile.TemporaryDirectory() as directory:
             options = self._session_options()
             options.enable_profiling = True
@@ -78,17 +120,41 @@ class OnnxRuntimeDriver(Driver):
             session = onnxruntime.InferenceSession(
                 self._path, options, providers=self._session.get_providers()
             )
-            session.run(None, self._load_feed(feed))
+            for _ in range(warmup):
+                session.run(None, inputs)
+            done, deadline = 0, time.monotonic() + limit_s
+            while done < runs and (done < 3 or time.monotonic() < deadline):
+                session.run(None, inputs)
+                done += 1
             events = json.loads(Path(session.end_profiling()).read_text())
-        providers = Counter(
-            event["args"]["provider"]
+        starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+        kernels = [
+            event
             for event in events
-            if event.get("cat") == "Node" and event.get("args", {}).get("provider")
-        )
-        return {
-            "providers": self._session.get_providers(),
-            "operators_by_provider": dict(sorted(providers.items())),
+            if event.get("cat") == "Node"
+            and event["name"].endswith("_kernel_time")
+            and event.get("args", {}).get("provider")
+            and event["ts"] >= starts[warmup]
+        ]
+        return kernels, done
+
+    def reported_memory(self, feed: dict[str, str]) -> dict[str, int]:
+        """The CPU arena, and the largest node's inputs, weights and outputs, from a profile.
+
+        Releases before the arena's figures are in the profile tell the node's alone.
+        """
+        events, _ = self._profiled(feed, warmup=2, runs=1, limit_s=0)
+        parts = {
+            "arena_held_bytes": ("mem_arena_held",),
+            "arena_peak_in_use_bytes": ("mem_in_use_peak",),
+            "largest_node_bytes": ("activation_size", "parameter_size", "output_size"),
         }
+        largest = {
+            name: max(sum(int(item["args"].get(key, 0)) for key in keys) for item in events)
+            for name, keys in parts.items()
+            if events
+        }
+        return {name: size for name, size in largest.items() if size}
 
     def warm_runtime(self) -> None:
         onnxruntime.InferenceSession(_IDENTITY, providers=["CPUExecutionProvider"])
