@@ -6,11 +6,12 @@ Pure. Not for running a case: that is `edgecheck.workbench` and `edgecheck.check
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgecheck.budget import PROFILES, Budget, Limit, Profile, limits_for
-from edgecheck.model import Artifact, Model, artifact_key, as_artifact
+from edgecheck.model import Artifact, ArtifactKey, Model, artifact_key, as_artifact
 from edgecheck.names import CHECKS, PRECISIONS, resolve
 from edgecheck.targets import Target
 
@@ -51,9 +52,17 @@ class Case:
         """The file that the user brought, if this case judges one."""
         return None if self.variant else find_artifact(self.model, self.target.name, self.precision)
 
+    @property
+    def baseline(self) -> Artifact | None:
+        """The file of the last release, if one is declared."""
+        return (
+            None if self.variant else _find(self.model.baselines, self.target.name, self.precision)
+        )
+
     def limits(self, output: str = "") -> dict[str, Limit]:
         """The limits by name; those of one output where it is named."""
-        words = {self.target.name, self.precision, self.variant, output} - {""}
+        profile = self.profile.name if self.profile else ""
+        words = {self.target.name, self.precision, self.variant, output, profile} - {""}
         return limits_for(self.precision, frozenset(words), self.budget, self.profile)
 
 
@@ -202,7 +211,13 @@ def _lacks_data(model: Model, target: Target, variant: str, precision: str) -> s
 
 def find_artifact(model: Model, target: str, precision: str) -> Artifact | None:
     """The artifact that the user declared for a target and precision."""
-    for key, artifact in model.artifacts.items():
+    return _find(model.artifacts, target, precision)
+
+
+def _find(
+    artifacts: Mapping[ArtifactKey, Artifact | str | os.PathLike[str]], target: str, precision: str
+) -> Artifact | None:
+    for key, artifact in artifacts.items():
         if artifact_key(key) == (target, precision):
             return as_artifact(artifact)
     return None

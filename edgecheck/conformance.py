@@ -5,6 +5,7 @@ Not for the checks themselves: those are `edgecheck.checks`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,25 +27,44 @@ from edgecheck.workbench import Workbench
 Array = npt.NDArray[Any]
 
 
+class InconclusiveWarning(UserWarning):
+    """A limit lies within the noise of what was measured."""
+
+
 class CaseRun:
     """What a test gets as ``case``: one candidate, and the means to examine it.
 
     Attributes:
         case: model, target and precision.
         verdict: of the check that was made, or None.
+
+    Args:
+        noise: ``--edge-noise``: fail, warn or skip.
     """
 
-    def __init__(self, case: Case, workbench: Workbench, directory: Path) -> None:
+    def __init__(
+        self, case: Case, workbench: Workbench, directory: Path, noise: str = "fail"
+    ) -> None:
         self.case = case
         self.verdict: Verdict | None = None
+        self._noise = noise
         self._workbench = workbench
         self._directory = directory
         self._runs = 0
 
     def check(self, name: str) -> Verdict:
-        """Make a standard check; the test fails unless it passed."""
+        """Make a standard check; the test fails unless it passed.
+
+        One that is inconclusive fails, warns or skips, as ``--edge-noise`` says.
+        """
         verdict = run_check(name, self._workbench, self.case)
         self.verdict = verdict
+        if verdict.outcome is Outcome.INCONCLUSIVE and self._noise != "fail":
+            if self._noise == "skip":
+                pytest.skip(f"inconclusive: {verdict.reason}")
+            text = f"{self.case.candidate} {name}: inconclusive: {verdict.reason}"
+            warnings.warn(InconclusiveWarning(text), stacklevel=2)
+            return verdict
         if verdict.outcome is Outcome.NOT_CHECKED:
             pytest.skip(verdict.reason)
         if verdict.outcome is not Outcome.PASSED:

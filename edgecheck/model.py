@@ -145,6 +145,8 @@ class Model:
         builders: exporters of the user's own, by target (fp32) or (target, precision): a callable
             ``builder(model, path)`` that writes the file. `model` is what the source returns (a
             path stays a path).
+        baselines: files of the last release, with keys as in `artifacts`: what the budget's
+            ``latency_vs_baseline`` compares with.
         reference: "source", or the key of the artifact that the others are compared with.
         qat: a callable or ``.pt2`` path of the quantization-aware-trained, converted program; or
             a dict of those by target. It makes the precision ``int8-qat`` available.
@@ -172,6 +174,9 @@ class Model:
         default_factory=dict, kw_only=True
     )
     builders: Mapping[ArtifactKey, Callable[[Any, Path], object]] = field(
+        default_factory=dict, kw_only=True
+    )
+    baselines: Mapping[ArtifactKey, Artifact | str | os.PathLike[str]] = field(
         default_factory=dict, kw_only=True
     )
     reference: ArtifactKey = field(default="source", kw_only=True)
@@ -219,7 +224,7 @@ class Model:
             )
         named_precisions = {
             *(item for precisions in (self.targets or {}).values() for item in precisions),
-            *(artifact_key(key)[1] for key in (*self.artifacts, *self.builders)),
+            *(artifact_key(key)[1] for key in (*self.artifacts, *self.builders, *self.baselines)),
         }
         if unknown := sorted(named_precisions - set(PRECISIONS)):
             raise DeclarationError(

@@ -5,6 +5,7 @@ Imported by every pytest run on the machine, so it imports nothing of edgecheck 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,28 @@ OPTIONS = (
         "sbc, edge-gpu, edge-tpu, browser)",
     ),
     ("timeout", "300", "SECONDS", "time limit of one build or one run. Default: 300"),
+    (
+        "noise",
+        "fail",
+        "fail|warn|skip",
+        "what a latency case gets whose limit lies within the noise after all attempts. "
+        "Default: fail",
+    ),
+    ("threads", "1", "N", "threads of the runtime while it is timed and weighed. Default: 1"),
+    ("cpus", "", "LIST", "cores to time on, as in 0,2-3. Default: all"),
+    (
+        "timing_limit",
+        "10",
+        "SECONDS",
+        "the most that one attempt at a latency verdict measures. Default: 10",
+    ),
+    (
+        "lock",
+        "",
+        "PATH",
+        "the lock file with which timing has the machine to itself; the same for all who share "
+        "the machine. Default: one in the directory for temporary files",
+    ),
 )
 
 
@@ -69,6 +92,11 @@ class Options:
     cache_size: str = "10 GB"
     profile: str = ""
     timeout: str = "300"
+    noise: str = "fail"
+    threads: str = "1"
+    cpus: str = ""
+    timing_limit: str = "10"
+    lock: str = ""
 
     def timeout_s(self) -> float:
         """The time limit in seconds.
@@ -76,17 +104,57 @@ class Options:
         Raises:
             SelectionError: it is no positive number.
         """
+        return _seconds(self.timeout, "--edge-timeout")
+
+    def timing_limit_s(self) -> float:
+        """The limit of one attempt at a timing in seconds.
+
+        Raises:
+            SelectionError: it is no positive number.
+        """
+        return _seconds(self.timing_limit, "--edge-timing-limit")
+
+    def thread_count(self) -> int:
+        """The number of threads.
+
+        Raises:
+            SelectionError: it is no positive whole number.
+        """
         from edgecheck.errors import SelectionError
 
-        try:
-            seconds = float(self.timeout)
-        except ValueError:
-            seconds = 0.0
-        if not 0.0 < seconds < float("inf"):
-            raise SelectionError(
-                f"--edge-timeout {self.timeout!r} is no positive number of seconds"
-            )
-        return seconds
+        if not (self.threads.isdecimal() and int(self.threads) >= 1):
+            raise SelectionError(f"--edge-threads {self.threads!r} is no positive whole number")
+        return int(self.threads)
+
+    def cpu_list(self) -> tuple[int, ...]:
+        """The cores to time on; none for all.
+
+        Raises:
+            SelectionError: the list can't be read, or names a core that there is not.
+        """
+        from edgecheck.errors import SelectionError
+        from edgecheck.names import split_names
+
+        spans: list[range] = []
+        for part in split_names(self.cpus):
+            first, dash, last = part.partition("-")
+            whole = first.isdecimal() and (last.isdecimal() if dash else True)
+            if not whole or int(last or first) < int(first):
+                raise SelectionError(f"--edge-cpus {self.cpus!r} is no list of cores, as in 0,2-3")
+            spans.append(range(int(first), int(last or first) + 1))
+        if not spans:
+            return ()
+        if not hasattr(os, "sched_getaffinity"):
+            raise SelectionError("--edge-cpus: this system can't keep a process to cores")
+        present = os.sched_getaffinity(0)
+        for span in spans:
+            # At most one more than there are: a span may be as long as anyone types.
+            absent = next((core for core in span if core not in present), None)
+            if absent is not None:
+                raise SelectionError(
+                    f"--edge-cpus names {absent}; the cores of this process are {sorted(present)}"
+                )
+        return tuple(sorted({core for span in spans for core in span}))
 
     def selection(self) -> Selection:
         """What the options select.
@@ -119,3 +187,15 @@ class Options:
             checks=tuple(check for check in CHECKS if not checks or check in checks),
             profile=find_profile(self.profile) if self.profile else None,
         )
+
+
+def _seconds(text: str, option: str) -> float:
+    from edgecheck.errors import SelectionError
+
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise SelectionError(f"{option} {text!r} is no positive number of seconds")
+    return seconds

@@ -218,7 +218,7 @@ class Pool:
         self._children[key] = child_process
         return child_process, fresh
 
-    def _start(self, service: Service) -> Child:
+    def _start(self, service: Service, *, spare: bool = True) -> Child:
         child_process = self._spares.pop(service.name, None)
         if child_process is None or not child_process.alive:
             child_process = Child(service, self._log_directory)
@@ -227,18 +227,28 @@ class Pool:
         except ChildError:
             child_process.close()
             raise
-        if self._keep_spare:
-            self._spares[service.name] = Child(service, self._log_directory)
+        if spare:
+            self._start_spare(service)
         return child_process
 
+    def _start_spare(self, service: Service) -> None:
+        if self._keep_spare and service.name not in self._spares:
+            self._spares[service.name] = Child(service, self._log_directory)
+
     @contextlib.contextmanager
-    def once(self, service: Service) -> Iterator[Child]:
-        """A fresh child for one use."""
-        child_process = self._start(service)
+    def once(self, service: Service, *, quiet: bool = False) -> Iterator[Child]:
+        """A fresh child for one use; where it is to be quiet, no other one starts meanwhile."""
+        child_process = self._start(service, spare=not quiet)
         try:
+            if quiet:
+                for spare in self._spares.values():
+                    with contextlib.suppress(ChildError):
+                        spare.ready()
             yield child_process
         finally:
             child_process.close()
+            if quiet:
+                self._start_spare(service)
 
     def close(self) -> None:
         """End all children."""

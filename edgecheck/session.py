@@ -15,8 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecheck.budget import PROFILES
 from edgecheck.case import Case, Matrix, expand
 from edgecheck.errors import EdgecheckError
+from edgecheck.lock import MachineLock, default_path
 from edgecheck.model import artifact_key
 from edgecheck.names import CHECKS, PRECISIONS, resolve
 from edgecheck.options import Options
@@ -70,18 +72,29 @@ class Run:
         root: pytest's root directory.
         scratch: the run's directory, shared by its processes.
         run_id: of the run.
+        crowded: whether other processes of the run keep the machine's cores busy.
     """
 
-    def __init__(self, options: Options, root: Path, scratch: Path, run_id: str) -> None:
+    def __init__(
+        self, options: Options, root: Path, scratch: Path, run_id: str, *, crowded: bool = False
+    ) -> None:
         self.options = options
         self.scratch = scratch
         self.run_id = run_id
         self.selection = options.selection()
         self.timeout_s = options.timeout_s()
+        self._lock_path = root / options.lock if options.lock else default_path()
+        MachineLock(self._lock_path).close()  # a path that can't be locked is told before anything
+        self._timing: dict[str, Any] = {
+            "threads": options.thread_count(),
+            "cpus": options.cpu_list(),
+            "timing_limit_s": options.timing_limit_s(),
+        }
         self._cache_limit_bytes = int(parse_quantity(options.cache_size, "bytes"))
         self.records: dict[str, dict[str, Any]] = {}
         self.catalog = Catalog()
         self._root = root
+        self._crowded = crowded
         self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._matrices: dict[type, Matrix] = {}
         self._owners: dict[str, type] = {}
@@ -113,10 +126,12 @@ class Run:
                 *PRECISIONS,
                 *model.outputs,
                 *model.variants,
+                *PROFILES,
             ],
             suite.__qualname__,
         )
-        for key in (*model.artifacts, *model.builders, *(model.targets or {})):
+        keys = (*model.artifacts, *model.builders, *model.baselines, *(model.targets or {}))
+        for key in keys:
             resolve(artifact_key(key)[0], all_targets(), "target")
         matrix = expand(name, model, suite.budget, self.selection)
         self.catalog.expanded += len(matrix.cases)
@@ -181,6 +196,9 @@ class Run:
                 cache=self.cache,
                 scratch=self.scratch,
                 timeout_s=self.timeout_s,
+                lock=self._lock_path,
+                spare=not self._crowded,
+                **self._timing,
             )
         )
 

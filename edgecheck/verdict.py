@@ -34,23 +34,53 @@ class Comparison:
     Attributes:
         subject: what was measured where a check measures several things (an output), or "".
         measured: in the limit's unit.
+        low, high: the confidence interval of what was measured; None where it is exact.
+        resolution: the relative difference that is too small to matter.
     """
 
     limit: Limit
     measured: float
     subject: str = ""
+    low: float | None = None
+    high: float | None = None
+    resolution: float = 0.0
+
+    @property
+    def outcome(self) -> Outcome:
+        """Passed where the whole interval keeps the limit, failed where none of it does.
+
+        With a resolution, the limit is widened by it for passing, and the measured value itself
+        must be beyond that to fail: a regression needs significance and magnitude.
+        """
+        if self.low is None or self.high is None:
+            return Outcome.PASSED if self.limit.allows(self.measured) else Outcome.FAILED
+        worst, best = self.low, self.high
+        if self.limit.bound == "max":
+            worst, best = best, worst
+        widened = self.limit.widened(self.resolution)
+        if widened.allows(worst):
+            return Outcome.PASSED
+        if not self.limit.allows(best) and not widened.allows(self.measured):
+            return Outcome.FAILED
+        return Outcome.INCONCLUSIVE
 
     @property
     def passed(self) -> bool:
         """Whether the limit is kept."""
-        return self.limit.allows(self.measured)
+        return self.outcome is Outcome.PASSED
 
     def sentence(self) -> str:
         """The comparison in words."""
         name = f"{self.limit.name}[{self.subject}]" if self.subject else self.limit.name
         sign = "<=" if self.limit.bound == "max" else ">="
-        verb = "is" if self.passed else "is not"
         measured, limit = self.limit.texts(self.measured)
+        if self.outcome is Outcome.INCONCLUSIVE and self.low is not None and self.high is not None:
+            low, high = (self.limit.texts(value)[0] for value in (self.low, self.high))
+            return (
+                f"{name} {measured} can't be told from {sign} {limit} ({self.limit.origin}): "
+                f"it is somewhere in {low} .. {high}"
+            )
+        verb = "is" if self.passed else "is not"
         return f"{name} {measured} {verb} {sign} {limit} ({self.limit.origin})"
 
 
@@ -84,11 +114,20 @@ def conclude(
     measurements: Mapping[str, Any] | None = None,
     details: str = "",
 ) -> Verdict:
-    """The verdict that follows: failed where anything failed or any limit is broken."""
+    """The verdict that follows: failed where anything failed or any limit is broken.
+
+    Inconclusive where nothing is broken for certain, but a limit lies within the noise.
+    """
     comparisons = tuple(comparisons)
-    failures = (*failures, *(item.sentence() for item in comparisons if not item.passed))
+    broken = [item.sentence() for item in comparisons if item.outcome is Outcome.FAILED]
+    unclear = [item.sentence() for item in comparisons if item.outcome is Outcome.INCONCLUSIVE]
+    failures = (*failures, *broken)
+    outcome = Outcome.INCONCLUSIVE if unclear else Outcome.PASSED
+    if failures:
+        outcome = Outcome.FAILED
+    failures = (*failures, *unclear)
     return Verdict(
-        outcome=Outcome.FAILED if failures else Outcome.PASSED,
+        outcome=outcome,
         reason=failures[0] if failures else "",
         failures=failures,
         warnings=tuple(warnings),

@@ -6,18 +6,19 @@ One per pytest process. Not for judging: see `edgecheck.checks`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgecheck import data
-from edgecheck.binding import bind
+from edgecheck.binding import Binding, bind
 from edgecheck.building import Builder, Built, own_source, qat_name
 from edgecheck.case import Case
-from edgecheck.devices.local import LocalDevice, Session
+from edgecheck.devices.local import Loadable, LocalDevice, Session
 from edgecheck.errors import ArtifactError
+from edgecheck.lock import MachineLock, default_path
 from edgecheck.model import Artifact, Model, Source, artifact_key
 from edgecheck.once import Once
 from edgecheck.process import Pool
@@ -42,11 +43,20 @@ class Settings:
         cache: directory of the artifact cache.
         scratch: directory of this run, shared by its processes.
         timeout_s: limit of one build or one call to a device.
+        lock: the machine's lock file.
+        spare: whether to start the next device process ahead of its use, on an idle core.
+        threads, cpus: of timing and weighing; no cores for all of them.
+        timing_limit_s: the most that one attempt at a timing takes.
     """
 
     cache: Path
     scratch: Path
     timeout_s: float = 300.0
+    lock: Path = field(default_factory=default_path)
+    spare: bool = True
+    threads: int = 1
+    cpus: tuple[int, ...] = ()
+    timing_limit_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,18 @@ class Workbench:
         logs = settings.scratch / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self._workers = Pool(logs, _WARM_WORKERS)
-        self._devices = Pool(logs, _WARM_DEVICES, spare=True)
+        self._devices = Pool(logs, _WARM_DEVICES, spare=settings.spare)
+        self.settings = settings
+        self.lock = MachineLock(settings.lock)
         self._once = Once(settings.scratch)
         self.sources = Sources(self._workers, self._once, settings.timeout_s)
-        self.device = LocalDevice(self._devices, settings.timeout_s)
+        self.device = LocalDevice(
+            self._devices,
+            settings.timeout_s,
+            self.lock,
+            threads=settings.threads,
+            cpus=settings.cpus,
+        )
         self._builder = Builder(
             self._workers,
             self._once,
@@ -87,6 +105,7 @@ class Workbench:
         """End all child processes."""
         self._workers.close()
         self._devices.close()
+        self.lock.close()
 
     def built(self, case: Case) -> Built:
         """The candidate's model file, built if need be (see `Builder.built`)."""
@@ -218,15 +237,28 @@ class Workbench:
         (outputs,) = self.session(case).run(feeds, directory, batch_size)
         return outputs, expected
 
-    def single_feed(self, case: Case) -> dict[str, str]:
-        """One inference's inputs: the first sample, or the first random feed."""
-        feeds = self.feeds(case)
-        position = feeds.labels.index("samples") if "samples" in feeds.labels else 0
+    def binding(self, case: Case) -> Binding:
+        """How the candidate's inputs and outputs are matched; its session is opened for it once."""
 
         def produce(folder: Path) -> Any:
             binding = self.session(case).binding
             assert binding is not None
-            count = binding.batch or 1
+            return asdict(binding)
+
+        return Binding(**self._once(f"binding {case.candidate}", produce))
+
+    def single_feed(self, case: Case, batch: int = 1) -> dict[str, str]:
+        """One inference's inputs: the first sample, or the first random feed.
+
+        Args:
+            batch: number of samples, where the file does not fix it.
+        """
+        feeds = self.feeds(case)
+        position = feeds.labels.index("samples") if "samples" in feeds.labels else 0
+
+        def produce(folder: Path) -> Any:
+            binding = self.binding(case)
+            count = binding.batch or batch
             arrays = {}
             for name, path in feeds.feeds[position].items():
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -237,8 +269,40 @@ class Workbench:
                 )
             return data.save_feed(arrays, folder)
 
-        found: dict[str, str] = self._once(f"single feed {case.candidate}", produce)
+        found: dict[str, str] = self._once(f"single feed {case.candidate} {batch}", produce)
         return found
+
+    def loadable(self, case: Case, batch: int = 1) -> Loadable:
+        """All that a fresh device process needs to run the candidate once."""
+        return Loadable(
+            self.built(case).path,
+            self.binding(case).for_driver(),
+            self.single_feed(case, batch),
+        )
+
+    def baseline(self, case: Case) -> Loadable | None:
+        """The same of the last release's file, with the same input; None where none is declared.
+
+        Raises:
+            EdgecheckError: it does not load, or takes other inputs than the candidate.
+        """
+        artifact = case.baseline
+        if artifact is None:
+            return None
+        path = existing(artifact.path, "baseline")
+        session = self.device.open(f"baseline {case.candidate}", case.target, path)
+        model = case.model
+        try:
+            binding = bind(model.inputs, model.outputs, session.inputs, session.outputs, artifact)
+        except ArtifactError as error:
+            raise ArtifactError(f"the baseline {path.name}: {error}") from None
+        own = self.binding(case).batch or 1
+        if (binding.batch or own) != own:
+            raise ArtifactError(
+                f"the baseline {path.name} has batch {binding.batch} and the candidate {own}: "
+                "their latencies can't be compared"
+            )
+        return Loadable(path, binding.for_driver(), self.single_feed(case))
 
     def reference_outputs(
         self,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgecheck.binding import Binding
 from edgecheck.errors import ChildError
+from edgecheck.lock import MachineLock
 from edgecheck.process import Child, Pool, Service
 from edgecheck.targets import Target
 
@@ -61,19 +64,54 @@ class Session:
         )
         return found
 
-    def measure_latency(
-        self, feed: Mapping[str, str], *, warmup: int, runs: int, limit_s: float
-    ) -> list[int]:
-        """Wall times of single inferences in nanoseconds."""
-        samples: list[int] = self._child.call(
-            "measure_latency",
-            timeout_s=self._timeout_s,
-            feed=dict(feed),
-            warmup=warmup,
-            runs=runs,
-            limit_s=limit_s,
+    def profile(self, feed: Mapping[str, str]) -> dict[str, Any]:
+        """Where time goes; see `edgecheck.drivers.common.Driver.profile`."""
+        found: dict[str, Any] = self._child.call(
+            "profile", timeout_s=self._timeout_s, feed=dict(feed)
         )
-        return samples
+        return found
+
+
+@dataclass(frozen=True)
+class Loadable:
+    """A model file and all it takes to run it once, as plain data for a driver.
+
+    Attributes:
+        binding: see `edgecheck.drivers.common.Driver.bind`.
+        feed: .npy path by declared input.
+    """
+
+    path: Path
+    binding: Mapping[str, Any]
+    feed: Mapping[str, str]
+
+
+class Stopwatch:
+    """A fresh process that times model files, while nothing else that is known of works."""
+
+    def __init__(self, child: Child, timeout_s: float, options: Mapping[str, Any]) -> None:
+        self._child = child
+        self._timeout_s = timeout_s
+        self._options = dict(options)
+
+    def round(self, *candidates: Loadable, duration_s: float, blocks: int = 1) -> dict[str, Any]:
+        """Load and time candidates in turns; see `edgecheck.drivers.timing.time_round`."""
+        found: dict[str, Any] = self._child.call(
+            "time_round",
+            timeout_s=self._timeout_s,
+            candidates=[
+                {
+                    "path": str(item.path),
+                    "options": self._options,
+                    "binding": dict(item.binding),
+                    "feed": dict(item.feed),
+                }
+                for item in candidates
+            ],
+            duration_s=duration_s,
+            blocks=blocks,
+        )
+        return found
 
 
 class LocalDevice:
@@ -81,11 +119,17 @@ class LocalDevice:
 
     Args:
         pool: holds the driver processes; runs of one file share one.
+        lock: what timing holds alone.
+        threads, cpus: of timing and weighing; no cores for all of them.
     """
 
-    def __init__(self, pool: Pool, timeout_s: float) -> None:
+    def __init__(
+        self, pool: Pool, timeout_s: float, lock: MachineLock, *, threads: int, cpus: Sequence[int]
+    ) -> None:
         self._pool = pool
         self._timeout_s = timeout_s
+        self._lock = lock
+        self._options = {"threads": threads, "cpus": list(cpus)}
         self._sessions: dict[str, Session] = {}
 
     def open(self, key: str, target: Target, path: Path, *, optimize: bool = True) -> Session:
@@ -111,19 +155,38 @@ class LocalDevice:
         self._sessions[key] = session
         return session
 
+    @contextlib.contextmanager
+    def stopwatch(self, target: Target) -> Iterator[Stopwatch]:
+        """A fresh process for timing, with the machine to itself."""
+        with (
+            self._pool.once(_driver_service(target), quiet=True) as child,
+            self._lock.alone(),
+        ):
+            yield Stopwatch(child, self._timeout_s, self._options)
+
     def measure_memory(
-        self, target: Target, path: Path, binding: Binding, feed: Mapping[str, str], runs: int
-    ) -> dict[str, int]:
-        """Memory of loading and running in a fresh process, in bytes."""
+        self,
+        target: Target,
+        path: Path,
+        binding: Binding,
+        feed: Mapping[str, str],
+        *,
+        runs: int,
+        growth_runs: tuple[int, int],
+        growth_limit_s: float,
+    ) -> dict[str, Any]:
+        """Memory of loading and running in a fresh process (`edgecheck.drivers.memory.measure`)."""
         with self._pool.once(_driver_service(target)) as child:
-            measured: dict[str, int] = child.call(
+            measured: dict[str, Any] = child.call(
                 "measure_memory",
                 timeout_s=self._timeout_s,
                 path=str(path),
-                options={"threads": THREADS},
+                options=self._options,
                 binding=binding.for_driver(),
                 feed=dict(feed),
                 runs=runs,
+                growth_runs=growth_runs,
+                growth_limit_s=growth_limit_s,
             )
         return measured
 

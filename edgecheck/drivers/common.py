@@ -7,13 +7,15 @@ a runtime does in its own way: see `Driver`'s abstract methods.
 from __future__ import annotations
 
 import abc
-import gc
 import os
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edgecheck.drivers import memory, timing
 
 # A tensor of the model file: name, shape (None on a dynamic axis), dtype, and for quantized tensors
 # scale and zero_point.
@@ -43,6 +45,15 @@ class Driver(abc.ABC):
     def placement(self, feed: dict[str, str]) -> dict[str, Any]:
         """Where operators really run: counts by provider or delegate."""
         return {}
+
+    def profile(self, feed: dict[str, str]) -> dict[str, Any]:
+        """Where time goes, from inferences of their own: profiling slows them, up to ninefold.
+
+        Returns ``rows`` (one an operator: ``operator`` its type, ``name``, ``placed`` the provider
+        or delegate, ``time_ms`` and ``calls`` a mean inference), ``runs`` (inferences measured),
+        ``preferred`` (the provider or delegate meant to run all), ``note`` (why there is no row).
+        """
+        return {"rows": [], "runs": 0, "preferred": "", "note": "this runtime has no profiler"}
 
     def warm_runtime(self) -> None:  # noqa: B027  # most runtimes need nothing
         """Make the runtime allocate what it needs with no model at all."""
@@ -131,32 +142,45 @@ class Driver(abc.ABC):
             declared[name] = array
         return declared
 
-    def measure_latency(
-        self, feed: dict[str, str], *, warmup: int, runs: int, limit_s: float
-    ) -> list[int]:
-        """Wall time of single inferences in nanoseconds, after warm-up.
+    def _inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+        """One inference to be timed, with as little of Python around it as the runtime allows."""
+        return partial(self._infer, inputs)
 
-        Stops early, with at least ten samples, once `limit_s` has passed.
+    def time_round(
+        self, candidates: list[dict[str, Any]], *, duration_s: float, blocks: int
+    ) -> dict[str, Any]:
+        """Load candidates afresh and time them in turns (see `edgecheck.drivers.timing`).
+
+        Each candidate has ``path``, ``options``, ``binding`` and ``feed``. Meant for a process
+        that does nothing else; ``options`` may have ``cpus``, the cores to keep to.
         """
-        inputs = self._load_feed(feed)
-        for _ in range(warmup):
-            self._infer(inputs)
-        samples: list[int] = []
-        infer, clock = self._infer, time.perf_counter_ns
-        deadline = clock() + int(limit_s * 1e9)
-        gc.collect()
-        gc.disable()
-        try:
-            for _ in range(runs):
-                start = clock()
-                infer(inputs)
-                end = clock()
-                samples.append(end - start)
-                if end > deadline and len(samples) >= 10:
-                    break
-        finally:
-            gc.enable()
-        return samples
+
+        def loader(candidate: dict[str, Any]) -> Callable[[], Callable[[], object]]:
+            feed = {
+                name: np.load(path, allow_pickle=False) for name, path in candidate["feed"].items()
+            }
+
+            def load() -> Callable[[], object]:
+                driver = type(self)()
+                driver.load(candidate["path"], candidate["options"])
+                driver.bind(candidate["binding"])
+                return driver._inference(driver._file_inputs(feed))
+
+            return load
+
+        if candidates[0]["options"].get("cpus"):
+            os.sched_setaffinity(0, candidates[0]["options"]["cpus"])
+        return {
+            **timing.time_round(
+                [loader(item) for item in candidates], duration_s=duration_s, blocks=blocks
+            ),
+            "cpus": timing.cpus(),
+            "frequency_mhz": timing.frequency_mhz(),
+        }
+
+    def reported_memory(self, feed: dict[str, str]) -> dict[str, int]:
+        """Memory in bytes as the runtime itself accounts for it; {} if it does not."""
+        return {}
 
     def measure_memory(
         self,
@@ -164,47 +188,15 @@ class Driver(abc.ABC):
         options: dict[str, Any],
         binding: dict[str, Any],
         feed: dict[str, str],
-        runs: int,
-    ) -> dict[str, int]:
-        """Peak resident memory of loading and running, above the empty runtime, in bytes.
-
-        Only meaningful as the first call in a fresh process. Uses the kernel's own high-water mark
-        (VmHWM, reset through clear_refs; proc(5)).
-
-        Raises:
-            RuntimeError: the kernel has no such mark (not Linux).
-        """
-        if not os.path.exists("/proc/self/clear_refs"):  # noqa: PTH110
-            raise RuntimeError("peak memory needs Linux's /proc/self/clear_refs")
-        self.warm_runtime()
-        arrays = {name: np.load(file, allow_pickle=False) for name, file in feed.items()}
-        gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status_bytes("VmRSS")
-        self.load(path, options)
-        loaded = _status_bytes("VmHWM")
-        self.bind(binding)
-        inputs = self._file_inputs(arrays)
-        for _ in range(runs):
-            self._infer(inputs)
-        peak = _status_bytes("VmHWM")
-        return {
-            "runtime_bytes": before,
-            "load_bytes": max(0, loaded - before),
-            "peak_bytes": max(0, peak - before),
-        }
+        **settings: Any,
+    ) -> dict[str, Any]:
+        """Resident memory of loading and running; see `edgecheck.drivers.memory.measure`."""
+        return memory.measure(self, path, options, binding, feed, **settings)
 
     def _load_feed(self, feed: dict[str, str]) -> dict[str, np.ndarray]:
         return self._file_inputs(
             {name: np.load(path, allow_pickle=False) for name, path in feed.items()}
         )
-
-
-def _status_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 def _rows(array: np.ndarray, start: int, count: int, size: int) -> np.ndarray:

@@ -93,6 +93,11 @@ def _limit(comparison: Comparison) -> Record:
         "unit": limit.unit,
         "origin": limit.origin,
         "passed": comparison.passed,
+        "outcome": str(comparison.outcome),
+        "interval": None
+        if comparison.low is None
+        else [plain(comparison.low), plain(comparison.high)],
+        "resolution": comparison.resolution,
     }
 
 

@@ -74,8 +74,10 @@ def judge_gate(
     notes = []
     if counts["not_checked"]:
         notes.append(f"{counts['not_checked']} not checked")
-    if expected:
-        notes.append(f"{expected} expected failures")
+    if expected > counts["inconclusive"]:
+        notes.append(f"{expected - counts['inconclusive']} expected failures")
+    if counts["inconclusive"]:
+        notes.append(f"{counts['inconclusive']} inconclusive")
     return Gate(
         False, f"gate passed: {counts['passed']} cases" + (f", {', '.join(notes)}" if notes else "")
     )
@@ -216,7 +218,7 @@ def _cell(record: Mapping[str, Any] | None) -> tuple[str, str]:
     """Text and style of one check of one candidate."""
     if record is None:
         return "-", "dim"
-    if record["expected_failure"] is not None:
+    if record["expected_failure"] is not None and record["verdict"] != "inconclusive":
         return "xfail", "yellow"
     text, style = _CELLS[record["verdict"]]
     figure = _figure(record)
