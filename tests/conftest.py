@@ -107,10 +107,19 @@ def judge(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Judge:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
         if not any(argument.startswith("--edge-cache=") for argument in arguments):
             command.append(f"--edge-cache={cache}")
+        if not any(argument.startswith("--edge-lock=") for argument in arguments):
+            # Workers that run other tests need not wait for this one's timing.
+            command.append(f"--edge-lock={cache.with_name('machine.lock')}")
+        # A run of its own: it must not take itself for a worker of this one.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("PYTEST_XDIST_")
+        }
         done = subprocess.run(
             [*command, "--edge-json=edge.json", *arguments],
             cwd=directory,
-            env={**os.environ, "COLUMNS": "100"},
+            env={**environment, "COLUMNS": "100"},
             capture_output=True,
             text=True,
             timeout=timeout_s,

@@ -99,10 +99,29 @@ def test_an_error_of_zero_keeps_a_limit_of_zero():
     assert limit(0.0, name="max_abs_error").allows(0.0)
 
 
+@law
+@given(st.floats(-1e6, 1e6), st.floats(0, 1), finite, bounds)
+def test_a_limit_that_is_widened_allows_all_that_it_did(value, share, measured, bound):
+    held = limit(value, bound)
+    assert held.widened(share).allows(measured) or not held.allows(measured)
+
+
+@law
+@given(st.floats(-1e6, 1e6), bounds)
+def test_a_limit_widened_by_nothing_is_the_same(value, bound):
+    assert limit(value, bound).widened(0.0) == limit(value, bound)
+
+
+def test_a_limit_is_widened_by_a_share_of_itself():
+    assert limit(1.05).widened(0.02).value == pytest.approx(1.071)
+    assert limit(100.0, "min").widened(0.02).value == pytest.approx(98.0)
+
+
 @pytest.mark.parametrize(
     ("unit", "value", "text"),
     [
         ("ms", 5.0, "5 ms"),
+        ("x", 1.05, "1.05 x"),
         ("bytes", 1e6, "1 MB"),
         ("dB", 12.0, "12 dB"),
         ("/s", 200.0, "200 /s"),
@@ -146,6 +165,11 @@ def test_every_limit_reads_its_own_kind_of_value(name):
         ("peak_memory", "64"),
         ("size", 1000),
         ("throughput", "5 ms"),
+        ("load_time", 5),
+        ("first_inference", "5 /s"),
+        ("latency_vs_fp32", "1.0"),
+        ("latency_vs_fp32", "5 %"),
+        ("latency_vs_baseline", math.nan),
         ("accuracy_drop", "0.02"),
         ("accuracy_drop", True),
         ("accuracy_drop", math.nan),
@@ -299,6 +323,15 @@ def test_of_budget_and_profile_the_stricter_lower_limit_holds(stated, profiled):
     budget = Budget(throughput=f"{stated} /s")
     held = limits_for("fp32", frozenset(), budget, profile)["throughput"]
     assert held.value == max(stated, profiled)
+
+
+def test_a_budget_for_a_device_class_holds_for_that_class_only():
+    budget = Budget(latency_p95={"default": "20 ms", "mobile": "5 ms", "mobile/int8": "2 ms"})
+    held = [
+        budget.select(frozenset({"ort", *words}), "budget")["latency_p95"].value
+        for words in ((), ("mobile",), ("int8",), ("mobile", "int8"), ("sbc",))
+    ]
+    assert held == [20.0, 5.0, 20.0, 2.0, 20.0]
 
 
 def test_a_profile_does_not_loosen_a_default():

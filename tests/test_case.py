@@ -358,6 +358,28 @@ def test_limits_are_selected_by_target_precision_variant_and_output():
     assert case(budget=budget).limits("y")["sqnr_db"].value == 2
 
 
+def test_limits_are_selected_by_the_device_class_too():
+    budget = Budget(latency_p95={"default": "9 ms", "mobile": "3 ms"})
+    held = {
+        name: expand("toy", model(), budget, Selection((ORT,), profile=profile)).cases[0].limits()
+        for name, profile in (("none", None), *PROFILES.items())
+    }
+    assert held["mobile"]["latency_p95"].value == 3
+    assert held["none"]["latency_p95"].value == held["sbc"]["latency_p95"].value == 9
+
+
+def test_the_last_release_is_found_by_target_and_precision():
+    declared = model(
+        baselines={"ort": "old.onnx", ("ort", "int8"): Artifact("old8.onnx", inputs={"x": "y"})},
+        variants={"pruned": source},
+    )
+    found = {case.id: case.baseline for case in matrix(declared, ORT, TFLITE).cases}
+    assert found["ort-fp32"] == Artifact("old.onnx")
+    assert found["ort-int8"] == Artifact("old8.onnx", inputs={"x": "y"})
+    with_one = [name for name, baseline in found.items() if baseline is not None]
+    assert sorted(with_one) == ["ort-fp32", "ort-int8"]  # no variant, no other target
+
+
 def test_profiles_are_found_by_name_and_misspelt_ones_suggested():
     assert find_profile("mcu") is PROFILES["mcu"]
     with pytest.raises(SelectionError, match="did you mean 'edge-tpu'"):

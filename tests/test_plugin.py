@@ -40,6 +40,13 @@ def collected(run: Judged) -> list[str]:
         (["--edge-profile=phone"], "unknown profile 'phone'"),
         (["--edge-missing=ignore"], "unknown value of --edge-missing 'ignore'"),
         (["--edge-timeout=soon"], "--edge-timeout 'soon' is no positive number of seconds"),
+        (["--edge-noise=ignore"], "unknown value of --edge-noise 'ignore'"),
+        (["--edge-threads=two"], "--edge-threads 'two' is no positive whole number"),
+        (["--edge-cpus=0:3"], "--edge-cpus '0:3' is no list of cores, as in 0,2-3"),
+        (["--edge-cpus=4096"], "--edge-cpus names 4096; the cores of this process are ["),
+        (["--edge-timing-limit=0"], "--edge-timing-limit '0' is no positive number of seconds"),
+        (["--edge-lock=/"], "can't open the machine's lock /: Is a directory"),
+        (["--edge-lock=nowhere/lock"], "nowhere/lock: its directory does not exist"),
         (["--edge-cache-size=5 parsecs"], "'5 parsecs' is no bytes quantity"),
         (["--edge-json=/proc/nowhere/edge.json"], "can't write /proc/nowhere/edge.json"),
         (["--edge-models=tony*"], "--edge-models 'tony*' matches no model (models: tiny)"),
@@ -63,6 +70,11 @@ def test_help_lists_the_options(judge: Judge) -> None:
         "json",
         "cache",
         "profile",
+        "noise",
+        "threads",
+        "cpus",
+        "timing-limit",
+        "lock",
     ):
         assert f"--edge-{name}=" in run.output
     assert "edge_targets" in run.output
@@ -255,9 +267,9 @@ def steady(run: Judged) -> object:
     for case in run.report["cases"]:
         case = {key: value for key, value in case.items() if key not in ("timings", "details")}
         if case["check"] in ("latency", "memory"):
-            del case["measurements"]
+            del case["measurements"], case["warnings"]
             case["limits"] = [
-                {key: value for key, value in limit.items() if key != "measured"}
+                {key: value for key, value in limit.items() if key not in ("measured", "interval")}
                 for limit in case["limits"]
             ]
         cases.append(case)

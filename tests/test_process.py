@@ -12,6 +12,7 @@ import pytest
 
 from edgecheck.errors import ChildError
 from edgecheck.process import Child, Pool, Service
+from edgecheck.targets import find_target
 
 SERVICE = """
 import ctypes, os, signal, subprocess, sys, time
@@ -174,7 +175,7 @@ def test_sent_modules_need_nothing_installed(tmp_path: Path) -> None:
     """Drivers run where edgecheck is not: their modules import nothing else of it."""
     service = Service(
         "edgecheck.drivers.litert:LiteRTDriver",
-        modules=("edgecheck.drivers.common", "edgecheck.drivers.litert"),
+        modules=find_target("tflite").drivers,
     )
     with Child(service, tmp_path) as child, pytest.raises(ChildError) as caught:
         child.call("load", timeout_s=60, path="/nowhere.tflite", options={"threads": 1})
@@ -237,3 +238,36 @@ def test_a_spare_is_started_ahead_and_ended_with_the_pool(service: Service, tmp_
         pool.close()
     assert len(started) == 3
     assert all(gone(int(pid)) for pid in started)
+
+
+def test_while_a_child_is_to_be_quiet_no_other_one_starts(service: Service, tmp_path: Path) -> None:
+    def children() -> set[str]:
+        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+    pool = Pool(tmp_path, limit=2, spare=True)
+    try:
+        pool.get("a", service)  # a spare is on its way
+        with pool.once(service, quiet=True) as child:
+            during = children()
+            assert child.call("count", timeout_s=10) == 1
+            assert children() == during
+        assert not child.alive
+        assert len(children() - during) == 1  # the next one's
+        with pool.once(service, quiet=True) as child:
+            assert child.call("count", timeout_s=10) == 1
+    finally:
+        pool.close()
+
+
+def test_a_spare_that_can_not_start_does_not_stop_a_quiet_child(
+    service: Service, tmp_path: Path
+) -> None:
+    pool = Pool(tmp_path, limit=2, spare=True)
+    try:
+        pool.get("a", service)
+        with pytest.raises(ChildError), pool.once(Service("nowhere:Nothing")):
+            pass
+        with pool.once(service, quiet=True) as child:
+            assert child.call("count", timeout_s=10) == 1
+    finally:
+        pool.close()

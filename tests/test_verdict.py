@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -26,15 +27,105 @@ comparisons = st.builds(
 )
 
 
+@st.composite
+def intervals(draw):
+    """A comparison of a value that is known to lie within an interval."""
+    low, measured, high = sorted(draw(st.tuples(*[st.floats(-20, 20)] * 3)))
+    bound = draw(st.sampled_from(["max", "min"]))
+    held = limit(draw(st.floats(-10, 10)), bound)
+    return Comparison(held, measured, low=low, high=high, resolution=draw(st.floats(0, 0.2)))
+
+
 @law
-@given(st.lists(st.text("ab", min_size=1), max_size=3), st.lists(comparisons, max_size=4))
+@given(
+    st.lists(st.text("ab", min_size=1), max_size=3),
+    st.lists(comparisons | intervals(), max_size=4),
+)
 def test_a_case_fails_exactly_where_anything_failed_or_a_limit_is_broken(failures, compared):
     verdict = conclude(failures=failures, comparisons=compared)
-    broken = [item for item in compared if not item.passed]
+    broken = [item for item in compared if item.outcome is Outcome.FAILED]
+    unclear = [item for item in compared if item.outcome is Outcome.INCONCLUSIVE]
     assert (verdict.outcome is Outcome.FAILED) == bool(failures or broken)
-    assert verdict.failures == (*failures, *(item.sentence() for item in broken))
-    assert verdict.reason == (verdict.failures[0] if verdict.failures else "")
+    assert (verdict.outcome is Outcome.INCONCLUSIVE) == bool(
+        unclear and not failures and not broken
+    )
+    told = (*failures, *(item.sentence() for item in (*broken, *unclear)))
+    assert verdict.failures == told
+    assert verdict.reason == (told[0] if told else "")
     assert verdict.comparisons == tuple(compared)
+
+
+# -- intervals
+
+
+@law
+@given(intervals())
+def test_an_interval_fails_only_where_no_value_of_it_keeps_the_limit(comparison):
+    allowed = [comparison.limit.allows(end) for end in (comparison.low, comparison.high)]
+    if comparison.outcome is Outcome.FAILED:
+        assert not any(allowed)
+        assert not comparison.limit.allows(comparison.measured)
+    if all(allowed):
+        assert comparison.outcome is Outcome.PASSED
+    if comparison.resolution == 0 and any(allowed) and not all(allowed):
+        assert comparison.outcome is Outcome.INCONCLUSIVE
+
+
+@law
+@given(intervals(), st.floats(0, 5))
+def test_a_narrower_interval_never_turns_a_verdict_round(comparison, margin):
+    wider = replace(comparison, low=comparison.low - margin, high=comparison.high + margin)
+    if wider.outcome is not Outcome.INCONCLUSIVE:
+        assert comparison.outcome is wider.outcome
+
+
+@law
+@given(intervals(), st.floats(0, 0.2))
+def test_a_coarser_resolution_never_fails_what_passed(comparison, more):
+    order = [Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED]
+    coarser = replace(comparison, resolution=comparison.resolution + more)
+    assert order.index(comparison.outcome) <= order.index(coarser.outcome)
+
+
+@law
+@given(comparisons)
+def test_an_exact_value_is_an_interval_without_width(comparison):
+    measured = comparison.measured
+    assert replace(comparison, low=measured, high=measured).outcome is comparison.outcome
+
+
+@pytest.mark.parametrize(
+    ("low", "measured", "high", "outcome"),
+    [
+        (0.90, 0.95, 1.00, "passed"),
+        (0.98, 1.00, 1.02, "passed"),  # what is over by less than 2 % does not matter
+        (0.98, 1.00, 1.03, "inconclusive"),
+        (1.005, 1.01, 1.015, "passed"),  # slower for certain, and by too little
+        (1.005, 1.015, 1.03, "inconclusive"),
+        (1.01, 1.03, 1.05, "failed"),  # significance and magnitude
+        (0.99, 1.03, 1.07, "inconclusive"),  # magnitude alone
+        (1.5, 1.6, math.inf, "failed"),
+        (0.0, 1.0, math.inf, "inconclusive"),
+    ],
+)
+def test_a_regression_needs_significance_and_magnitude(low, measured, high, outcome):
+    held = limit(1.0, unit="x", name="latency_vs_baseline")
+    assert Comparison(held, measured, low=low, high=high, resolution=0.02).outcome == outcome
+
+
+def test_a_lower_bound_is_held_against_the_other_end():
+    held = limit(100.0, "min", "/s", "throughput")
+    outcomes = [
+        Comparison(held, middle, low=middle - 5, high=middle + 5).outcome
+        for middle in (90, 98, 102, 106)
+    ]
+    assert outcomes == ["failed", "inconclusive", "inconclusive", "passed"]
+
+
+def test_an_interval_of_nan_fails():
+    nan = math.nan
+    for bound in ("max", "min"):
+        assert Comparison(limit(1.0, bound), nan, low=nan, high=nan).outcome is Outcome.FAILED
 
 
 def test_iterators_are_taken_whole():
@@ -82,6 +173,24 @@ def test_a_measurement_of_exactly_zero_is_judged():
         (
             Comparison(limit(2**21, "max", "bytes", "size"), 3e6),
             "size 3 MB is not <= 2.1 MB (budget)",
+        ),
+        (
+            Comparison(limit(5.0, "max", "ms", "latency_p95"), 5.2, low=4.9, high=6.1),
+            "latency_p95 5.2 ms can't be told from <= 5 ms (budget): "
+            "it is somewhere in 4.9 ms .. 6.1 ms",
+        ),
+        (
+            Comparison(limit(5.0, "max", "ms", "latency_p95"), 7.0, low=6.0, high=8.0),
+            "latency_p95 7 ms is not <= 5 ms (budget)",
+        ),
+        (
+            Comparison(limit(200.0, "min", "/s", "throughput"), 210.0, low=190.0, high=230.0),
+            "throughput 210 /s can't be told from >= 200 /s (budget): "
+            "it is somewhere in 190 /s .. 230 /s",
+        ),
+        (
+            Comparison(limit(1.0, "max", "x", "latency_vs_fp32"), 1.234, low=1.2, high=1.3),
+            "latency_vs_fp32 1.23 x is not <= 1 x (budget)",
         ),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.budget import Budget, Limit
+from edgecheck.budget import KINDS, Budget, Limit
 from edgecheck.case import Case
 from edgecheck.model import Input, Model
 from edgecheck.report.record import (
@@ -93,7 +93,7 @@ limits = st.builds(
     st.sampled_from(["size", "sqnr_db"]),
     st.floats(-1e9, 1e9),
     st.sampled_from(["max", "min"]),
-    st.sampled_from(["", "ms", "bytes", "/s", "dB"]),
+    st.sampled_from(sorted({kind.unit for kind in KINDS.values()})),
     st.sampled_from(["budget", "default", "profile mcu"]),
 )
 anything = st.recursive(
@@ -113,13 +113,21 @@ anything = st.recursive(
     ),
     max_leaves=6,
 )
+compared = st.builds(Comparison, limits, st.floats()) | st.builds(
+    Comparison,
+    limits,
+    st.floats(),
+    low=st.floats(),
+    high=st.floats(),
+    resolution=st.floats(0, 1),
+)
 verdicts = st.builds(
     Verdict,
     st.sampled_from(Outcome),
     reason=st.text(max_size=9),
     failures=st.lists(st.text(max_size=9), max_size=3).map(tuple),
     warnings=st.lists(st.text(max_size=9), max_size=3).map(tuple),
-    comparisons=st.lists(st.builds(Comparison, limits, st.floats()), max_size=3).map(tuple),
+    comparisons=st.lists(compared, max_size=3).map(tuple),
     measurements=st.dictionaries(st.text(max_size=5), anything, max_size=3),
     details=st.text(max_size=9),
 )
@@ -132,8 +140,8 @@ def test_the_record_of_any_verdict_has_the_published_shape(verdict, file):
     assert_publishable(record)
     assert record["verdict"] == verdict.outcome.value
     assert type(record["verdict"]) is str
-    assert [item["passed"] for item in record["limits"]] == [
-        item.passed for item in verdict.comparisons
+    assert [(item["passed"], item["outcome"]) for item in record["limits"]] == [
+        (item.passed, str(item.outcome)) for item in verdict.comparisons
     ]
     assert (record["artifact"] is None) == (file is None)
 
@@ -151,8 +159,28 @@ def test_a_limit_is_told_with_what_was_measured():
             "unit": "bytes",
             "origin": "profile mcu",
             "passed": False,
+            "outcome": "failed",
+            "interval": None,
+            "resolution": 0.0,
         }
     ]
+
+
+def test_the_interval_of_a_limit_is_told():
+    limit = Limit("latency_vs_fp32", 1.0, "max", "x", "budget")
+    comparison = Comparison(limit, 1.5, low=np.float64(0.5), high=math.inf, resolution=0.02)
+    record = judged(BASE, Verdict(Outcome.INCONCLUSIVE, comparisons=(comparison,)), None)
+    (told,) = record["limits"]
+    assert (told["outcome"], told["passed"]) == ("inconclusive", False)
+    assert (told["interval"], told["resolution"]) == ([0.5, "inf"], 0.02)
+    assert_publishable(record)
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_every_limit_of_a_budget_can_be_published(name):
+    limit = Limit(name, 1.0, KINDS[name].bound, KINDS[name].unit, "budget")
+    comparison = Comparison(limit, 2.0, low=1.0, high=3.0)
+    assert_publishable(judged(BASE, Verdict(Outcome.FAILED, comparisons=(comparison,)), None))
 
 
 @pytest.mark.parametrize("measured", [math.nan, math.inf, -math.inf])

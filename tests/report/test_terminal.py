@@ -156,6 +156,34 @@ def test_an_expected_failure_does_not_close_the_gate_and_is_told():
     assert gate == Gate(False, "gate passed: 1 cases, 1 expected failures")
 
 
+def noisy(**changes):
+    """A case whose noise ``--edge-noise=warn`` accepts."""
+    return record("inconclusive", "latency", expected_failure="--edge-noise=warn", **changes)
+
+
+def test_noise_that_is_accepted_does_not_close_the_gate_and_is_told():
+    gate = judge_gate([record(), noisy()], accept_missing=False)
+    assert gate == Gate(False, "gate passed: 1 cases, 1 inconclusive")
+
+
+def test_noise_is_told_apart_from_expected_failures():
+    found = [record(), noisy(), noisy(), record("failed", expected_failure="issue 7")]
+    gate = judge_gate(found, accept_missing=False)
+    assert gate == Gate(False, "gate passed: 1 cases, 1 expected failures, 2 inconclusive")
+
+
+def test_noise_that_is_accepted_does_not_excuse_another_case():
+    for other in BAD:
+        assert judge_gate([noisy(), record(other)], accept_missing=True).closed
+
+
+def test_noise_that_is_accepted_is_no_failure_in_the_summary():
+    lines = summary_lines([record(model="a"), noisy(model="b")], OPEN, [], {}, color=False)
+    assert lines[0].startswith("model")
+    assert "?" in next(line for line in lines if line.startswith("b"))
+    assert "xfail" not in "\n".join(lines)
+
+
 def test_an_expected_failure_does_not_excuse_another_case():
     found = [record("failed", expected_failure="issue 7"), record("failed")]
     assert judge_gate(found, accept_missing=False).closed
