@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: conformance test check benchmarks clean
+.PHONY: conformance test check benchmarks benchmarks-long clean
 
 # Judge the bundled models on both runtimes; writes junit.xml and edge.json.
 conformance: $(INSTALLED)
@@ -24,6 +24,10 @@ check: $(INSTALLED)
 # What edgecheck costs, against doing the same by hand; about ten minutes.
 benchmarks: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# The same and the error rates of latency comparisons; more than an hour.
+benchmarks-long: $(INSTALLED)
+	$(BIN)/python -m benchmarks --long
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

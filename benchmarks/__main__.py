@@ -10,7 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import collection, matrix, memory, plugin_cost
+from benchmarks import (
+    collection,
+    latency,
+    matrix,
+    memory,
+    plugin_cost,
+    regressions,
+    workers,
+)
 from benchmarks.common import BenchmarkError, Row, told
 
 BENCHMARKS = {
@@ -18,7 +26,12 @@ BENCHMARKS = {
     "collection": collection.measure,
     "matrix": matrix.measure,
     "memory": memory.measure,
+    "latency": latency.measure,
+    "workers": workers.measure,
+    "regressions": regressions.measure,
 }
+# Those that run only where they are asked for.
+LONG = ("regressions",)
 _WIDTH = 100
 
 
@@ -31,9 +44,11 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="fewer repetitions and less data: for a first look"
     )
+    parser.add_argument("--long", action="store_true", help=f"also {', '.join(LONG)}")
     options = parser.parse_args()
+    usual = [name for name in BENCHMARKS if options.long or name not in LONG]
     rows: list[Row] = []
-    for name in options.only or BENCHMARKS:
+    for name in options.only or usual:
         with told(name):
             try:
                 rows += BENCHMARKS[name](options.quick)

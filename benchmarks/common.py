@@ -40,6 +40,16 @@ def at_most(what: str, value: float, limit: float, unit: str) -> Row:
     return Row(what, f"{value:.3g} {unit}", f"<= {limit:g} {unit}", value <= limit)
 
 
+def at_least(what: str, value: float, limit: float, unit: str) -> Row:
+    """A figure that is held against its lower limit."""
+    return Row(what, f"{value:.3g} {unit}", f">= {limit:g} {unit}", value >= limit)
+
+
+def within(what: str, ratio: float, low: float, high: float) -> Row:
+    """A ratio that is to be about one."""
+    return Row(what, f"{ratio:.3f}", f"{low:g} .. {high:g}", low <= ratio <= high)
+
+
 @dataclass(frozen=True)
 class Finished:
     """A finished subprocess: what it printed, and what it took with all its own children."""

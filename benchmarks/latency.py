@@ -1,0 +1,233 @@
+"""Edgecheck's latencies beside a bare loop's, litert-benchmark's and pytest-benchmark's.
+
+All tools take turns within one run, each in a fresh process with the machine to itself, so that
+their ratios mean something. Not for how well slowdowns are told: that is `benchmarks.regressions`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import chain
+from benchmarks.common import BenchmarkError, Row, environment, pytest, python, told, within
+from edgecheck.checks.latency import ROUNDS, SHORT_S
+from edgecheck.devices.local import Loadable, LocalDevice
+from edgecheck.lock import MachineLock, default_path
+from edgecheck.process import Pool
+from edgecheck.targets import find_target
+from edgecheck.timing import CONFIDENCE, Interval, Samples, center_interval
+
+LOW, HIGH = 0.98, 1.02
+# Edgecheck and the bare loop take turns until their ratio is known to this, but not for ever.
+PRECISE = 0.01
+TURNS, MOST_TURNS, QUICK_TURNS = 9, 40, 3
+RUNTIMES = ("ort", "tflite")
+# Sampling of one turn by any of the tools: as long as the latency check's first rounds.
+_DURATION_S = ROUNDS * SHORT_S
+_LEAST_RUNS = 6
+_WARM_UP_MS = 30.0
+# litert-benchmark rounds its times to this; one that this moves by more is told by its throughput.
+_ROUNDING_MS = 0.01
+_ROUNDING_SHARE = 0.002
+_TEST = {
+    "ort": """
+import numpy, onnxruntime
+
+def test_inference(benchmark):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession({model!r}, options)
+    benchmark(session.run, None, {{session.get_inputs()[0].name: numpy.load({feed!r})}})
+""",
+    "tflite": """
+import numpy
+from ai_edge_litert.interpreter import Interpreter
+
+def test_inference(benchmark):
+    interpreter = Interpreter({model!r}, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], numpy.load({feed!r}))
+    benchmark(interpreter.invoke)
+""",
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model and where to time it; `nominal_ms` is about what one inference takes."""
+
+    device: LocalDevice
+    lock: MachineLock
+    place: Path
+    runtime: str
+    model: Loadable
+    nominal_ms: float
+
+    @property
+    def feed(self) -> str:
+        """The .npy path of the one input."""
+        return self.model.feed["x"]
+
+
+# What a tool found in one turn, in ms: some of "p50", "mean", "load" and "first".
+Found = dict[str, float]
+Tool = Callable[[Bench], Found]
+
+
+def measure(quick: bool) -> list[Row]:
+    """Time chains of all sizes on both runtimes by all tools in turns."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        lock = MachineLock(default_path())
+        pool = Pool(place, 1)
+        device = LocalDevice(pool, 300, lock, threads=1, cpus=())
+        try:
+            for runtime in RUNTIMES:
+                for size in chain.SIZES:
+                    model = chain.save(place, size, runtime)
+                    bench = Bench(device, lock, place, runtime, model, float(size.split()[0]))
+                    with told(f"latency, {runtime} {size}"):
+                        rows += _rows(f"{runtime} {size}", _take_turns(bench, quick))
+        finally:
+            pool.close()
+            lock.close()
+    return rows
+
+
+def _take_turns(bench: Bench, quick: bool) -> dict[str, list[Found]]:
+    """What each tool found in each turn; each turn begins with another tool."""
+    tools: dict[str, Tool] = {
+        "edgecheck": _edgecheck,
+        "a bare loop": _bare_loop,
+        "pytest-benchmark": _pytest_benchmark,
+    }
+    if bench.runtime == "tflite":
+        tools["litert-benchmark"] = _litert_benchmark
+    found: dict[str, list[Found]] = {name: [] for name in tools}
+    for turn in range(QUICK_TURNS if quick else MOST_TURNS):
+        if turn == TURNS:
+            tools = {name: tools[name] for name in ("edgecheck", "a bare loop")}
+        if turn >= TURNS and _ratio(found, "a bare loop", "p50").width <= PRECISE:
+            break
+        first = turn % len(tools)
+        for name in [*tools][first:] + [*tools][:first]:
+            found[name].append(tools[name](bench))
+    return found
+
+
+def _ratio(found: Mapping[str, Sequence[Found]], tool: str, key: str) -> Interval:
+    """Edgecheck's figure over a tool's, turn by turn: what drifts is the same for both."""
+    logs = [
+        math.log(own[key] / other[key])
+        for own, other in zip(found["edgecheck"], found[tool], strict=False)
+    ]
+    center = center_interval(np.array(logs), CONFIDENCE)
+    return Interval(math.exp(center.value), math.exp(center.low), math.exp(center.high))
+
+
+def _median(turns: Sequence[Found], key: str) -> float:
+    return statistics.median(item[key] for item in turns)
+
+
+def _edgecheck(bench: Bench) -> Found:
+    """One attempt of the latency check, as far as it goes where no limit asks for more."""
+    with bench.device.stopwatch(find_target(bench.runtime)) as stopwatch:
+        rounds = [stopwatch.round(bench.model, duration_s=SHORT_S) for _ in range(ROUNDS)]
+    sides = [item["candidates"][0] for item in rounds]
+    times_ms = Samples.of(sides, threads=1).wall_ms
+    return {
+        "p50": float(np.median(times_ms)),
+        "mean": float(np.mean(times_ms)),
+        "load": sides[0]["load_ns"] / 1e6,
+        "first": sides[0]["first_ns"] / 1e6,
+    }
+
+
+def _bare_loop(bench: Bench) -> Found:
+    arguments = [bench.runtime, str(bench.model.path), bench.feed, str(_DURATION_S)]
+    with bench.lock.alone():
+        done = python(
+            ["-m", "benchmarks.bare_loop", *arguments], cwd=bench.place, env=environment()
+        )
+    found: Found = json.loads(done.output.splitlines()[-1])
+    return found
+
+
+def _pytest_benchmark(bench: Bench) -> Found:
+    test = bench.place / f"test_{bench.runtime}.py"
+    test.write_text(_TEST[bench.runtime].format(model=str(bench.model.path), feed=bench.feed))
+    result = bench.place / "pytest-benchmark.json"
+    options = [f"--benchmark-json={result}", f"--benchmark-max-time={_DURATION_S}"]
+    with bench.lock.alone():
+        pytest(
+            ["-q", "-p", "pytest_benchmark.plugin", *options, str(test)],
+            cwd=bench.place,
+            env=environment(),
+        )
+    (benchmark,) = json.loads(result.read_text())["benchmarks"]
+    return {"p50": 1e3 * benchmark["stats"]["median"], "mean": 1e3 * benchmark["stats"]["mean"]}
+
+
+def _litert_benchmark(bench: Bench) -> Found:
+    """The runtime's own tool; its p50 only where rounding leaves enough of it.
+
+    Its throughput, of input bytes at the mean time, has more digits.
+    """
+    tool = Path(sys.executable).with_name("litert-benchmark")
+    if not tool.is_file():
+        raise BenchmarkError(f"there is no {tool}: it comes with ai-edge-litert")
+    result = bench.place / "litert-benchmark.json"
+    runs = max(_LEAST_RUNS, round(1e3 * _DURATION_S / bench.nominal_ms))
+    warm_up = max(_LEAST_RUNS, round(_WARM_UP_MS / bench.nominal_ms))
+    with bench.lock.alone():
+        python(
+            [
+                *(str(tool), f"--model={bench.model.path}", "--num_threads=1"),
+                *(f"--num_runs={runs}", f"--warmup_runs={warm_up}", f"--result_json={result}"),
+            ],
+            cwd=bench.place,
+            env=environment(),
+        )
+    found = json.loads(result.read_text())
+    input_mib = np.load(bench.feed).nbytes / 2**20
+    mean_ms = 1e3 * input_mib / found["throughput_mb_s"]
+    if bench.nominal_ms < _ROUNDING_MS / 2 / _ROUNDING_SHARE:
+        return {"mean": mean_ms}
+    return {"p50": found["latency"]["median_ms"], "mean": mean_ms}
+
+
+def _rows(what: str, found: Mapping[str, Sequence[Found]]) -> list[Row]:
+    own, bare = found["edgecheck"], found["a bare loop"]
+    ratio = _ratio(found, "a bare loop", "p50")
+    rows = [
+        within(f"{what}: p50, edgecheck over a bare loop", ratio.value, LOW, HIGH),
+        Row(f"  its interval, from {len(own)} turns", f"{ratio.low:.3f} to {ratio.high:.3f}"),
+        *(
+            Row(
+                f"  {label}, edgecheck; bare",
+                f"{_median(own, key):.4g}; {_median(bare, key):.4g} ms",
+            )
+            for key, label in (("p50", "p50"), ("load", "load"), ("first", "first inference"))
+        ),
+    ]
+    for name in ("pytest-benchmark", "litert-benchmark"):
+        if name in found:
+            key = "p50" if "p50" in found[name][0] else "mean"
+            other = _ratio(found, name, key)
+            rows.append(
+                Row(
+                    f"  {key}, edgecheck over {name}",
+                    f"{other.value:.3f} ({other.low:.3f} to {other.high:.3f})",
+                )
+            )
+    return rows
