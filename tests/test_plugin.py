@@ -385,6 +385,8 @@ def test_a_report_of_an_interrupted_run_is_whole(tmp_path: Path, spread: list[st
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments, *spread],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
+        # Whoever starts the tests in the background ignores Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (tmp_path / "waiting").exists() and time.monotonic() < deadline:
