@@ -26,13 +26,13 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 def serve(channel: Any) -> None:
     """Answer calls until the channel closes.
 
-    The set-up is a dict: ``log`` (file that stdout and stderr go to), ``environment``,
-    ``sys_path``, ``cwd``, ``modules`` (sources by module name, for a far end without edgecheck)
-    and ``service`` (``"module:Class"``).
+    The set-up is a dict: ``parent`` (process id), ``log`` (file that stdout and stderr go to),
+    ``environment``, ``sys_path``, ``cwd``, ``modules`` (sources by module name, for a far end
+    without edgecheck) and ``service`` (``"module:Class"``).
     """
     setup = channel.receive()
     _redirect_output(setup["log"])
-    _detach()
+    _detach(setup["parent"])
     os.environ.update(setup["environment"])
     sys.path[:] = setup["sys_path"] or sys.path
     if setup["cwd"]:
@@ -80,7 +80,7 @@ def _redirect_output(log: str) -> None:
     faulthandler.enable(sys.stderr)
 
 
-def _detach() -> None:
+def _detach(parent: int) -> None:
     """A process group of its own, to be ended with all its children, and last in line for memory.
 
     Ctrl-C reaches only the parent, which ends this group in order.
@@ -90,6 +90,8 @@ def _detach() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that call: no signal will come
+            os._exit(1)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123
             score.write("1000")
 

@@ -66,6 +66,7 @@ class Child:
         self._channel = self._gateway.remote_exec(child)
         self._channel.send(
             {
+                "parent": os.getpid(),
                 "log": name,
                 "environment": dict(service.environment),
                 "sys_path": [] if service.modules else [str(Path.cwd()), *filter(None, sys.path)],
