@@ -86,7 +86,8 @@ def _judge(
     run = pytest(
         [
             *PLUGIN,
-            *("-p", "xdist.plugin", "-n", str(count), "-q"),
+            # Contiguous halves: workers on the same model would wait for each other's files.
+            *("-p", "xdist.plugin", "-n", str(count), "--dist=worksteal", "-q"),
             *map(str, suites),
             *("--edge-targets=ort,tflite", f"--edge-cache={place / name}"),
             f"--edge-json={report}",
