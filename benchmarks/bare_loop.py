@@ -1,6 +1,6 @@
 """A latency script as one writes it by hand: load, warm up, time inferences, take the median.
 
-Run in a fresh process by `benchmarks.latency`. It has nothing of edgecheck in it.
+Run by `benchmarks.latency`, which asks it for bursts. It has nothing of edgecheck in it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,24 @@ Infer = Callable[[], object]
 Load = Callable[[str, npt.NDArray[np.float32]], Infer]
 
 WARM_UP_S = 0.03
-_LEAST_RUNS = 6
+_LEAST_RUNS = 2
 
 
 def main() -> None:
-    """``bare_loop RUNTIME MODEL INPUT SECONDS``: print load, first, p50 and mean in ms as JSON."""
-    runtime, model, feed, seconds = sys.argv[1:]
+    """``bare_loop RUNTIME MODEL INPUT``: for each line of seconds, a burst's figures as JSON."""
+    runtime, model, feed = sys.argv[1:]
     x = np.load(feed)
     load = {"ort": _onnxruntime, "tflite": _litert}[runtime]()
-    clock = time.perf_counter
+    print("ready", flush=True)
+    for seconds in sys.stdin:
+        print(json.dumps(_burst(load, model, x, float(seconds))), flush=True)
 
+
+def _burst(
+    load: Load, model: str, x: npt.NDArray[np.float32], duration_s: float
+) -> dict[str, float]:
+    """Load anew and time inferences: load, first, p50 and mean in ms."""
+    clock = time.perf_counter
     start = clock()
     infer = load(model, x)
     load_s = clock() - start
@@ -37,14 +45,14 @@ def main() -> None:
     first_s = clock() - start
 
     _repeat(infer, WARM_UP_S)
-    times_s = _repeat(infer, float(seconds))
+    times_s = _repeat(infer, duration_s)
     found = {
         "load": load_s,
         "first": first_s,
         "p50": statistics.median(times_s),
         "mean": statistics.mean(times_s),
     }
-    print(json.dumps({name: 1e3 * value for name, value in found.items()}))
+    return {name: 1e3 * value for name, value in found.items()}
 
 
 def _repeat(infer: Infer, duration_s: float) -> list[float]:

@@ -1,7 +1,9 @@
 """Edgecheck's latencies beside a bare loop's, litert-benchmark's and pytest-benchmark's.
 
-All tools take turns within one run, each in a fresh process with the machine to itself, so that
-their ratios mean something. Not for how well slowdowns are told: that is `benchmarks.regressions`.
+All have the machine to themselves. The bare loop and edgecheck take turns in short bursts, both in
+processes that are alive at once, since the speed of a shared machine drifts within a second; the
+other tools take whole turns, which is as near as they can be had. Not for how well slowdowns are
+told: that is `benchmarks.regressions`.
 """
 
 from __future__ import annotations
@@ -9,11 +11,15 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +34,15 @@ from edgecheck.timing import CONFIDENCE, Interval, Samples, center_interval
 
 LOW, HIGH = 0.98, 1.02
 # Edgecheck and the bare loop take turns until their ratio is known to this, but not for ever.
-PRECISE = 0.01
-TURNS, MOST_TURNS, QUICK_TURNS = 9, 40, 3
+PRECISE = 0.005
+LEAST_PAIRS = 40
+PAIRS_LIMIT_S, QUICK_LIMIT_S = 75.0, 10.0
+# Bursts by one pair of processes; the next pair has other luck with its addresses.
+PROCESS_PAIRS = 10
+BURST_S = 0.05
+TURNS, QUICK_TURNS = 7, 2
 RUNTIMES = ("ort", "tflite")
-# Sampling of one turn by any of the tools: as long as the latency check's first rounds.
+# Sampling of one turn by any of the other tools: as long as the latency check's first rounds.
 _DURATION_S = ROUNDS * SHORT_S
 _LEAST_RUNS = 6
 _WARM_UP_MS = 30.0
@@ -97,52 +108,89 @@ def measure(quick: bool) -> list[Row]:
                     model = chain.save(place, size, runtime)
                     bench = Bench(device, lock, place, runtime, model, float(size.split()[0]))
                     with told(f"latency, {runtime} {size}"):
-                        rows += _rows(f"{runtime} {size}", _take_turns(bench, quick))
+                        rows += _beside_bare_loop(f"{runtime} {size}", bench, quick)
+                        rows += _beside_tools(bench, quick)
         finally:
             pool.close()
             lock.close()
     return rows
 
 
-def _take_turns(bench: Bench, quick: bool) -> dict[str, list[Found]]:
-    """What each tool found in each turn; each turn begins with another tool."""
-    tools: dict[str, Tool] = {
-        "edgecheck": _edgecheck,
-        "a bare loop": _bare_loop,
-        "pytest-benchmark": _pytest_benchmark,
-    }
-    if bench.runtime == "tflite":
-        tools["litert-benchmark"] = _litert_benchmark
-    found: dict[str, list[Found]] = {name: [] for name in tools}
-    for turn in range(QUICK_TURNS if quick else MOST_TURNS):
-        if turn == TURNS:
-            tools = {name: tools[name] for name in ("edgecheck", "a bare loop")}
-        if turn >= TURNS and _ratio(found, "a bare loop", "p50").width <= PRECISE:
-            break
-        first = turn % len(tools)
-        for name in [*tools][first:] + [*tools][:first]:
-            found[name].append(tools[name](bench))
-    return found
-
-
-def _ratio(found: Mapping[str, Sequence[Found]], tool: str, key: str) -> Interval:
-    """Edgecheck's figure over a tool's, turn by turn: what drifts is the same for both."""
-    logs = [
-        math.log(own[key] / other[key])
-        for own, other in zip(found["edgecheck"], found[tool], strict=False)
+def _beside_bare_loop(what: str, bench: Bench, quick: bool) -> list[Row]:
+    """Bursts of both in turns, edgecheck's by the driver that it times with."""
+    pairs: list[tuple[Found, Found]] = []
+    deadline = time.perf_counter() + (QUICK_LIMIT_S if quick else PAIRS_LIMIT_S)
+    while time.perf_counter() < deadline and not _is_precise(pairs):
+        with (
+            bench.device.stopwatch(find_target(bench.runtime)) as stopwatch,
+            _bare_loop(bench) as burst,
+        ):
+            for number in range(PROCESS_PAIRS):
+                # ABBA: what drifts is shared evenly.
+                if number % 2 == 0:
+                    own, bare = _found([stopwatch.round(bench.model, duration_s=BURST_S)]), burst()
+                else:
+                    bare, own = burst(), _found([stopwatch.round(bench.model, duration_s=BURST_S)])
+                pairs.append((own, bare))
+    ratio = _ratio([(own["p50"], bare["p50"]) for own, bare in pairs])
+    return [
+        within(f"{what}: p50, edgecheck over a bare loop", ratio.value, LOW, HIGH),
+        Row(f"  its interval, from {len(pairs)} pairs", f"{ratio.low:.3f} to {ratio.high:.3f}"),
+        *(
+            Row(
+                f"  {label}, edgecheck; bare",
+                f"{statistics.median(own[key] for own, _ in pairs):.4g}; "
+                f"{statistics.median(bare[key] for _, bare in pairs):.4g} ms",
+            )
+            for key, label in (("p50", "p50"), ("load", "load"), ("first", "first inference"))
+        ),
     ]
-    center = center_interval(np.array(logs), CONFIDENCE)
+
+
+def _is_precise(pairs: Sequence[tuple[Found, Found]]) -> bool:
+    if len(pairs) < LEAST_PAIRS:
+        return False
+    return _ratio([(own["p50"], bare["p50"]) for own, bare in pairs]).width <= PRECISE
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> Interval:
+    """The centre of the ratios of neighbours: what drifts is the same for both."""
+    center = center_interval(np.log([own / other for own, other in pairs]), CONFIDENCE)
     return Interval(math.exp(center.value), math.exp(center.low), math.exp(center.high))
 
 
-def _median(turns: Sequence[Found], key: str) -> float:
-    return statistics.median(item[key] for item in turns)
+def _beside_tools(bench: Bench, quick: bool) -> list[Row]:
+    """Whole runs of the other tools, each turn beginning with another."""
+    tools: dict[str, Tool] = {"edgecheck": _edgecheck, "pytest-benchmark": _pytest_benchmark}
+    if bench.runtime == "tflite":
+        tools["litert-benchmark"] = _litert_benchmark
+    found: dict[str, list[Found]] = {name: [] for name in tools}
+    for turn in range(QUICK_TURNS if quick else TURNS):
+        first = turn % len(tools)
+        for name in [*tools][first:] + [*tools][:first]:
+            found[name].append(tools[name](bench))
+    own = found.pop("edgecheck")
+    rows = []
+    for name, turns in found.items():
+        key = "p50" if "p50" in turns[0] else "mean"
+        ratio = _ratio([(mine[key], other[key]) for mine, other in zip(own, turns, strict=True)])
+        rows.append(
+            Row(
+                f"  {key}, edgecheck over {name}",
+                f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
+            )
+        )
+    return rows
 
 
 def _edgecheck(bench: Bench) -> Found:
     """One attempt of the latency check, as far as it goes where no limit asks for more."""
     with bench.device.stopwatch(find_target(bench.runtime)) as stopwatch:
         rounds = [stopwatch.round(bench.model, duration_s=SHORT_S) for _ in range(ROUNDS)]
+    return _found(rounds)
+
+
+def _found(rounds: Sequence[dict[str, Any]]) -> Found:
     sides = [item["candidates"][0] for item in rounds]
     times_ms = Samples.of(sides, threads=1).wall_ms
     return {
@@ -153,14 +201,37 @@ def _edgecheck(bench: Bench) -> Found:
     }
 
 
-def _bare_loop(bench: Bench) -> Found:
-    arguments = [bench.runtime, str(bench.model.path), bench.feed, str(_DURATION_S)]
-    with bench.lock.alone():
-        done = python(
-            ["-m", "benchmarks.bare_loop", *arguments], cwd=bench.place, env=environment()
-        )
-    found: Found = json.loads(done.output.splitlines()[-1])
-    return found
+@contextmanager
+def _bare_loop(bench: Bench) -> Iterator[Callable[[], Found]]:
+    """A process with the bare loop; each call is one burst."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.bare_loop", bench.runtime, bench.model.path, bench.feed],
+        cwd=bench.place,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def ask(line: str) -> str:
+        process.stdin.write(line)
+        process.stdin.flush()
+        return answer()
+
+    def answer() -> str:
+        line = process.stdout.readline()
+        if not line:
+            raise BenchmarkError(f"the bare loop ended with {process.wait()}")
+        return line
+
+    with process:
+        try:
+            answer()
+            yield lambda: json.loads(ask(f"{BURST_S}\n"))
+        finally:
+            process.stdin.close()
 
 
 def _pytest_benchmark(bench: Bench) -> Found:
@@ -204,30 +275,3 @@ def _litert_benchmark(bench: Bench) -> Found:
     if bench.nominal_ms < _ROUNDING_MS / 2 / _ROUNDING_SHARE:
         return {"mean": mean_ms}
     return {"p50": found["latency"]["median_ms"], "mean": mean_ms}
-
-
-def _rows(what: str, found: Mapping[str, Sequence[Found]]) -> list[Row]:
-    own, bare = found["edgecheck"], found["a bare loop"]
-    ratio = _ratio(found, "a bare loop", "p50")
-    rows = [
-        within(f"{what}: p50, edgecheck over a bare loop", ratio.value, LOW, HIGH),
-        Row(f"  its interval, from {len(own)} turns", f"{ratio.low:.3f} to {ratio.high:.3f}"),
-        *(
-            Row(
-                f"  {label}, edgecheck; bare",
-                f"{_median(own, key):.4g}; {_median(bare, key):.4g} ms",
-            )
-            for key, label in (("p50", "p50"), ("load", "load"), ("first", "first inference"))
-        ),
-    ]
-    for name in ("pytest-benchmark", "litert-benchmark"):
-        if name in found:
-            key = "p50" if "p50" in found[name][0] else "mean"
-            other = _ratio(found, name, key)
-            rows.append(
-                Row(
-                    f"  {key}, edgecheck over {name}",
-                    f"{other.value:.3f} ({other.low:.3f} to {other.high:.3f})",
-                )
-            )
-    return rows

@@ -20,8 +20,10 @@ Infer = Callable[[], object]
 # A sample lasts at least so many times what reading the clock costs: 1 % of error at most.
 _CLOCK_COSTS = 100
 _MAX_SAMPLES = 1000
-# Warm-up: windows of this length, at least three, until two in a row bring no new minimum.
+# Warm-up: windows of this length, until two in a row bring no new minimum. At least so long: a
+# processor's clock climbs slowly enough for each window to look like the last one.
 _WINDOW_S = 0.002
+_WARM_UP_LEAST_S = 0.03
 _WARM_UP_LIMIT_S = 1.0
 _STEADY = 0.99
 
@@ -45,15 +47,17 @@ def time_round(
         ``calls_per_sample`` calls. ``contention``: see `contention`.
     """
     before = contention()
-    timed = [_start(item) for item in load]
-    # As many calls for all: reading the clocks is part of a sample, and must not tell two apart.
-    calls = max(found["calls_per_sample"] for _, found in timed)
-    for _, found in timed:
-        found["calls_per_sample"] = calls
-    share_s = duration_s / (blocks * len(timed))
+    # Before the warm-up: collecting takes long enough for the processor to cool down again.
     gc.collect()
     gc.disable()
     try:
+        timed = [_start(item) for item in load]
+        # As many calls for all: reading the clocks is part of a sample, and must not tell two
+        # apart.
+        calls = max(found["calls_per_sample"] for _, found in timed)
+        for _, found in timed:
+            found["calls_per_sample"] = calls
+        share_s = duration_s / (blocks * len(timed))
         for turn in range(blocks):
             # ABBA: what drifts is shared evenly.
             for infer, found in timed if turn % 2 == 0 else reversed(timed):
@@ -89,9 +93,10 @@ def _start(load: Callable[[], Infer]) -> tuple[Infer, dict[str, Any]]:
 def _warm_up(infer: Infer, first_ns: int) -> tuple[int, bool, int]:
     """Run until steady; the number of runs, whether it got steady, and the time of one run."""
     clock = time.perf_counter_ns
-    deadline = clock() + int(_WARM_UP_LIMIT_S * 1e9)
+    begun = clock()
+    least, deadline = (begun + int(1e9 * item) for item in (_WARM_UP_LEAST_S, _WARM_UP_LIMIT_S))
     best, call_ns, runs, level = float("inf"), first_ns, 0, 0
-    while level < 2:
+    while level < 2 or clock() < least:
         calls = min(100, max(1, int(_WINDOW_S * 1e9 / max(1, call_ns))))
         window = []
         for _ in range(calls):
