@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import (
+    change_points,
     collection,
     latency,
     matrix,
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "memory": memory.measure,
     "latency": latency.measure,
     "workers": workers.measure,
+    "change_points": change_points.measure,
     "regressions": regressions.measure,
 }
 # Those that run only where they are asked for.

@@ -26,6 +26,10 @@ class ArtifactError(EdgecheckError):
     """A model file that is missing, truncated, of another format, or does not fit the model."""
 
 
+class HistoryError(EdgecheckError):
+    """A history or report that can't be opened, read or written, or a run that is not in it."""
+
+
 class ChildError(EdgecheckError):
     """A child process that raised, crashed or ran out of time.
 
