@@ -1,4 +1,4 @@
-"""The JSON report: the whole run as one document, written atomically."""
+"""The JSON report: the whole run as one document, written atomically and read with care."""
 
 from __future__ import annotations
 
@@ -9,7 +9,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgecheck.errors import EdgecheckError
+from edgecheck.errors import EdgecheckError, HistoryError
+from edgecheck.report.record import SCHEMA
+
+# What readers rely on; the whole shape is in the published schema.
+_RUN = {"id": str, "started": str, "git": dict | None, "host": dict, "tools": dict}
+_GATE = {"verdict": str, "reason": str, "counts": dict}
+_CASE = {
+    "key": str,
+    "model": str,
+    "variant": str,
+    "target": str,
+    "precision": str,
+    "check": str,
+    "verdict": str,
+    "reason": str,
+    "failures": list,
+    "warnings": list,
+    "limits": list,
+    "measurements": dict,
+    "artifact": dict | None,
+    "expected_failure": str | None,
+}
 
 
 def check_writable(path: Path) -> None:
@@ -26,6 +47,42 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise EdgecheckError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON report that this edgecheck can read.
+
+    Raises:
+        HistoryError: it is missing, no JSON, or no report of this version.
+    """
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HistoryError(f"can't read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise HistoryError(f"{path} is not JSON: {error}") from None
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        said = f"it says {schema!r}" if schema else "it does not say so"
+        raise HistoryError(f"{path} is no report of pytest --edge-json ({SCHEMA}): {said}")
+    for what, names in (("run", _RUN), ("gate", _GATE)):
+        _check_fields(document.get(what), names, f"{path}: {what}")
+    if not isinstance(document.get("cases"), list):
+        raise HistoryError(f"{path}: cases is no list")
+    for position, item in enumerate(document["cases"]):
+        _check_fields(item, _CASE, f"{path}: case {position}")
+    found: dict[str, Any] = document
+    return found
+
+
+def _check_fields(value: Any, fields: Mapping[str, Any], what: str) -> None:
+    if not isinstance(value, dict):
+        raise HistoryError(f"{what} is no object")
+    for name, kind in fields.items():
+        if name not in value:
+            raise HistoryError(f"{what} has no {name!r}: edgecheck schema prints what it takes")
+        if not isinstance(value[name], kind):
+            raise HistoryError(f"{what}: {name!r} is a {type(value[name]).__name__}")
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:

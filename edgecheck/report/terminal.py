@@ -50,17 +50,28 @@ class Gate:
 
 
 def judge_gate(
-    records: Sequence[Mapping[str, Any]], *, accept_missing: bool, errors: Sequence[str] = ()
+    records: Sequence[Mapping[str, Any]],
+    *,
+    accept_missing: bool,
+    errors: Sequence[str] = (),
+    faults: Sequence[str] = (),
 ) -> Gate:
-    """What the records of a run say of the release: any failure, or a required case not checked."""
+    """What the records of a run say of the release: any failure, or a required case not checked.
+
+    Args:
+        errors: what is wrong with the selection.
+        faults: what else closes the gate, beside the cases.
+    """
     if errors:
         return Gate(True, f"gate closed: {'; '.join(errors)}")
     counts = count_verdicts(records)
     failed = sum(item["verdict"] in _BROKEN for item in records)
-    expected = failed - sum(map(_closes, records))
+    expected = failed - sum(map(closes, records))
     missing = [item for item in records if item["verdict"] == "not_checked" and item["required"]]
     if failed - expected > 0:
         return Gate(True, f"gate closed: {failed - expected} of {len(records)} cases failed")
+    if faults:
+        return Gate(True, f"gate closed: {'; '.join(faults)}")
     if missing and not accept_missing:
         reasons: dict[str, int] = {}
         for item in missing:
@@ -83,7 +94,7 @@ def judge_gate(
     )
 
 
-def _closes(record: Mapping[str, Any]) -> bool:
+def closes(record: Mapping[str, Any]) -> bool:
     """Whether a case closes the gate."""
     return record["verdict"] in _BROKEN and record["expected_failure"] is None
 
@@ -140,7 +151,7 @@ def failure_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """One entry for each model and reason, with the cases that it failed, wrapped."""
     groups: dict[tuple[str, str], list[str]] = {}
     for item in records:
-        if _closes(item):
+        if closes(item):
             model, _, case = item["key"].partition("/")
             groups.setdefault((model, item["reason"]), []).append(case)
     lines: list[str] = []
@@ -153,29 +164,36 @@ def failure_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def matrix_of(
+    records: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], list[tuple[RowKey, Cells]]]:
+    """The checks, and by model[:variant], target and precision the record of each; failed first."""
+    rows: Rows = {}
+    for item in records:
+        name = f"{item['model']}:{item['variant']}" if item["variant"] else item["model"]
+        rows.setdefault((name, item["target"], item["precision"]), {})[item["check"]] = item
+    checks = [name for name in CHECKS if any(item["check"] == name for item in records)]
+    checks += sorted({item["check"] for item in records} - set(CHECKS))
+    return checks, sorted(rows.items(), key=_row_order)
+
+
 def matrix_lines(records: Sequence[Mapping[str, Any]], *, color: bool) -> list[str]:
     """The table: one row a candidate, one column a check, what failed first.
 
     A model's name may be cut; a verdict or figure never is: where the checks of one's own make too
     many columns, they go on in a second table.
     """
-    rows: Rows = {}
-    for item in records:
-        name = f"{item['model']}:{item['variant']}" if item["variant"] else item["model"]
-        rows.setdefault((name, item["target"], item["precision"]), {})[item["check"]] = item
-    ordered = sorted(rows.items(), key=_row_order)
-    checks = [name for name in CHECKS if any(item["check"] == name for item in records)]
-    checks += sorted({item["check"] for item in records} - set(CHECKS))
+    checks, ordered = matrix_of(records)
     columns = {
         "target": [Text(key[1]) for key, _ in ordered],
         "precision": [Text(key[2]) for key, _ in ordered],
-        "size": [Text(_size(cells)) for _, cells in ordered],
+        "size": [Text(size_text(cells)) for _, cells in ordered],
     }
     left = WIDTH - _MODEL_WIDTH - sum(_column_width(*column) for column in columns.items())
     tables: list[dict[str, list[Text]]] = [{}]
     room = left
     for check in checks:
-        column = [Text(*_cell(cells.get(check))) for _, cells in ordered]
+        column = [Text(*cell_text(cells.get(check))) for _, cells in ordered]
         width = _column_width(check, column)
         if width > room and tables[-1]:
             tables.append({})
@@ -214,8 +232,8 @@ def _row_order(
     return not _broken(cells), model, target, position
 
 
-def _cell(record: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Text and style of one check of one candidate."""
+def cell_text(record: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Text and style of one check of one candidate; of none where it was not made."""
     if record is None:
         return "-", "dim"
     if record["expected_failure"] is not None and record["verdict"] != "inconclusive":
@@ -226,10 +244,11 @@ def _cell(record: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def _broken(cells: Mapping[str, Mapping[str, Any]]) -> bool:
-    return any(_closes(item) for item in cells.values())
+    return any(closes(item) for item in cells.values())
 
 
-def _size(cells: Mapping[str, Mapping[str, Any]]) -> str:
+def size_text(cells: Cells) -> str:
+    """The size of a candidate's file; "" where there is none."""
     from edgecheck.units import format_bytes
 
     for record in cells.values():

@@ -1,0 +1,113 @@
+"""Which run others are compared with: a branch's last that passed, a tag's, a run, or a report.
+
+Not for comparing: that is `edgecheck.history.compare`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecheck.errors import HistoryError
+from edgecheck.history.results import RunResults, results_of
+from edgecheck.report import json as json_report
+
+if TYPE_CHECKING:
+    from edgecheck.history.database import History, StoredRun
+
+_KINDS = ("run", "branch", "tag")
+# A shorter beginning of a run's id might as well be a branch's name.
+_LEAST_ID = 6
+
+
+def is_file(spec: str) -> bool:
+    """Whether a baseline names a JSON report, not a run in the history."""
+    return spec.endswith(".json")
+
+
+def find_baseline(spec: str, history: str, root: Path) -> tuple[RunResults, dict[str, Any]]:
+    """The results of the run that is meant, and its whole report.
+
+    Args:
+        spec: the path of a JSON report, or a run in the history (see `find_run`).
+        history: its URL or path.
+        root: the directory of the git repository, to find a tag's commit.
+
+    Raises:
+        HistoryError: there is none.
+    """
+    if is_file(spec):
+        document = json_report.read(Path(spec))
+        return results_of(document), document
+    if not history:
+        raise HistoryError(f"baseline {spec!r}: no history is kept to find it in")
+    from edgecheck.history.database import History
+
+    with History(history, create=False) as opened:
+        run = find_run(spec, opened, root)
+        return opened.results(run), opened.document(run.id)
+
+
+def find_run(spec: str, history: History, root: Path) -> StoredRun:
+    """The run that is meant.
+
+    Args:
+        spec: ``run:ID`` (or the beginning of an id), ``branch:NAME`` (its last run that passed),
+            ``tag:NAME`` (the last one that passed at its commit), or the name alone, which is
+            looked for in this order: run, tag, branch.
+
+    Raises:
+        HistoryError: there is none, or more than one.
+    """
+    kind, colon, name = spec.partition(":")
+    kinds = (kind,) if colon and kind in _KINDS else ("run", "tag", "branch")
+    name = name if len(kinds) == 1 else spec
+    if not name:
+        raise HistoryError(f"baseline {spec!r} names nothing after {kind}:")
+    for item in kinds:
+        if item == "run" and (len(kinds) == 1 or len(name) >= _LEAST_ID):
+            found = [run for run in history.runs() if run.id.startswith(name)]
+            if len(found) > 1:
+                raise HistoryError(f"{len(found)} runs have ids that begin with {name!r}")
+        elif item == "tag":
+            commit = _commit_of_tag(name, root)
+            found = history.runs(commit=commit, gate="passed") if commit else []
+        elif item == "branch":
+            found = history.runs(branch=name, gate="passed")
+        else:
+            continue
+        if found:
+            return found[0]
+    raise HistoryError(f"no run fits {spec!r}: {_offer(history, kinds)}")
+
+
+def _offer(history: History, kinds: tuple[str, ...]) -> str:
+    """What there is instead."""
+    runs = history.runs()
+    if not runs:
+        return "the history is empty"
+    passed = sorted({run.branch for run in runs if run.gate == "passed" and run.branch})
+    if kinds == ("run",):
+        return f"the newest is {runs[0].id} ('edgecheck history list' shows all)"
+    if not passed:
+        return f"none of its {len(runs)} runs passed"
+    return f"branches with a run that passed: {', '.join(passed)}"
+
+
+def _commit_of_tag(name: str, root: Path) -> str:
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [git, "rev-parse", "--verify", "--quiet", f"refs/tags/{name}^{{commit}}"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

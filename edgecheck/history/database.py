@@ -1,0 +1,382 @@
+"""The history: runs and their numbers in SQLite or PostgreSQL.
+
+A run is written in one transaction, so that one that is killed leaves nothing half-written and two
+that write at once lose nothing. Not for which run is the baseline: that is
+`edgecheck.history.baseline`.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sql
+
+from edgecheck.errors import HistoryError
+from edgecheck.history import tables, writing
+from edgecheck.history.compare import spread_of
+from edgecheck.history.engine import WRITES, open_engine, told
+from edgecheck.history.metrics import METRICS
+from edgecheck.history.results import (
+    CaseResult,
+    Reading,
+    RunInfo,
+    RunResults,
+    results_of,
+)
+
+# Runs before the baseline that show how far values vary.
+_SPREAD_RUNS = 20
+_CLOSES = ("failed", "unsupported", "inconclusive")
+
+
+@dataclass(frozen=True)
+class StoredRun(RunInfo):
+    """A run in the history.
+
+    Attributes:
+        cases: how many it judged.
+        failed: how many of them closed the gate.
+    """
+
+    cases: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Point:
+    """A number of a case in one run."""
+
+    run: RunInfo
+    value: float
+    low: float | None
+    high: float | None
+    better: str
+    artifact_sha256: str
+
+
+class History:
+    """An open history; a context manager.
+
+    Args:
+        url: a database URL as SQLAlchemy takes it, or the path of an SQLite file.
+        create: whether to make it where there is none.
+
+    Raises:
+        HistoryError: it can't be opened, or is no history.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self.url = url
+        self._engine = open_engine(url, create=create)
+        with self._transaction(write=True) as connection:
+            tables.migrate(connection)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self, *, write: bool = False) -> Iterator[sql.Connection]:
+        try:
+            with (
+                self._engine.connect().execution_options(**{WRITES: write}) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        except sql.exc.SQLAlchemyError as error:
+            raise HistoryError(f"history {self._shown}: {told(error)}") from error
+
+    @property
+    def _shown(self) -> str:
+        """The URL without its password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def add(self, document: Mapping[str, Any]) -> bool:
+        """Keep a run's JSON report; False where it is there already.
+
+        Raises:
+            HistoryError: it can't be written; nothing of it was.
+        """
+        found = results_of(document)
+        run = found.run
+        closing = sum(
+            item.verdict in _CLOSES and not item.accepted for item in found.cases.values()
+        )
+        with self._transaction(write=True) as connection:
+            known = writing.insert(
+                connection,
+                tables.runs,
+                [
+                    {
+                        "uid": run.id,
+                        "started": run.started,
+                        "branch": run.branch,
+                        "commit": run.commit,
+                        "dirty": run.dirty,
+                        "gate": run.gate,
+                        "cases": len(found.cases),
+                        "failed": closing,
+                        "report": zlib.compress(json.dumps(document).encode()),
+                    }
+                ],
+            )
+            if not known:
+                return False
+            run_id = connection.execute(
+                sql.select(tables.runs.c.id).where(tables.runs.c.uid == run.id)
+            ).scalar_one()
+            writing.add_cases(connection, run_id, list(found.cases.values()))
+        return True
+
+    def prune(self, *, keep: int) -> list[StoredRun]:
+        """Remove all but the newest runs, and the last that passed of each branch.
+
+        Args:
+            keep: how many of the newest stay.
+
+        Returns those that were removed.
+        """
+        stored = self.runs()
+        kept = {item.id for item in stored[:keep]}
+        passed: set[str] = set()
+        for item in stored:
+            if item.gate == "passed" and item.branch not in passed:
+                passed.add(item.branch)
+                kept.add(item.id)
+        removed = [item for item in stored if item.id not in kept]
+        with self._transaction(write=True) as connection:
+            for item in removed:
+                run_ids = sql.select(tables.runs.c.id).where(tables.runs.c.uid == item.id)
+                result_ids = sql.select(tables.results.c.id).where(
+                    tables.results.c.run_id.in_(run_ids)
+                )
+                for table, condition in (
+                    (tables.measurements, tables.measurements.c.result_id.in_(result_ids)),
+                    (tables.results, tables.results.c.run_id.in_(run_ids)),
+                    (tables.runs, tables.runs.c.uid == item.id),
+                ):
+                    connection.execute(sql.delete(table).where(condition))
+        return removed
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def runs(self, *, branch: str = "", commit: str = "", gate: str = "") -> list[StoredRun]:
+        """Runs, the newest first."""
+        query = sql.select(
+            *(tables.runs.c[name] for name in (*_RUN_COLUMNS, "cases", "failed"))
+        ).order_by(tables.runs.c.started.desc(), tables.runs.c.id.desc())
+        for name, value in (("branch", branch), ("commit", commit), ("gate", gate)):
+            if value:
+                query = query.where(tables.runs.c[name] == value)
+        with self._transaction() as connection:
+            return [StoredRun(*row) for row in connection.execute(query)]
+
+    def document(self, run_id: str) -> dict[str, Any]:
+        """The JSON report of a run.
+
+        Raises:
+            HistoryError: there is no such run.
+        """
+        query = sql.select(tables.runs.c.report).where(tables.runs.c.uid == run_id)
+        with self._transaction() as connection:
+            packed = connection.execute(query).scalar_one_or_none()
+        if packed is None:
+            raise HistoryError(f"history {self._shown}: there is no run {run_id}")
+        found: dict[str, Any] = json.loads(zlib.decompress(packed))
+        return found
+
+    def results(self, run: RunInfo) -> RunResults:
+        """A run's results; readings of the machine know how far they varied before."""
+        c = tables.results.c
+        with self._transaction() as connection:
+            run_id = self._run_id(connection, run)
+            query = (
+                sql.select(
+                    c.id,
+                    c.case_id,
+                    tables.cases.c.key,
+                    c.device_id,
+                    tables.devices.c.description,
+                    c.verdict,
+                    c.reason,
+                    c.accepted,
+                    c.artifact_sha256,
+                )
+                .join(tables.cases, tables.cases.c.id == c.case_id)
+                .join(tables.devices, tables.devices.c.id == c.device_id)
+                .where(c.run_id == run_id)
+            )
+            rows = connection.execute(query).tuples().all()
+            readings = self._readings(connection, run_id)
+            spreads = self._spreads(connection, run, run_id)
+        devices: dict[str, dict[str, Any]] = {}
+        found = {}
+        for result_id, case_id, key, device_id, description, *rest in rows:
+            device = devices.setdefault(description, json.loads(description))
+            verdict, reason, accepted, sha256 = rest
+            found[key] = CaseResult(
+                key=key,
+                verdict=verdict,
+                reason=reason,
+                accepted=accepted,
+                artifact_sha256=sha256,
+                device=device,
+                readings=tuple(
+                    replace(item, spread=spreads.get((case_id, device_id, metric_id)))
+                    if METRICS[item.metric].of_device
+                    else item
+                    for metric_id, item in sorted(
+                        readings.get(result_id, ()), key=lambda pair: pair[1].place
+                    )
+                    if item.metric in METRICS
+                ),
+            )
+        return RunResults(run, found)
+
+    def _run_id(self, connection: sql.Connection, run: RunInfo) -> int:
+        query = sql.select(tables.runs.c.id).where(tables.runs.c.uid == run.id)
+        found = connection.execute(query).scalar_one_or_none()
+        if found is None:
+            raise HistoryError(f"history {self._shown}: there is no run {run.id}")
+        return int(found)
+
+    @staticmethod
+    def _readings(connection: sql.Connection, run_id: int) -> dict[int, list[tuple[int, Reading]]]:
+        """Readings with the ids of their metrics by result."""
+        known = {
+            number: (name, subject, better)
+            for number, name, subject, better in connection.execute(sql.select(tables.metrics))
+        }
+        m = tables.measurements.c
+        query = (
+            sql.select(m.result_id, m.metric_id, m.value, m.low, m.high)
+            .join(tables.results, tables.results.c.id == m.result_id)
+            .where(tables.results.c.run_id == run_id)
+        )
+        found: dict[int, list[tuple[int, Reading]]] = defaultdict(list)
+        for result_id, metric_id, value, low, high in connection.execute(query):
+            name, subject, better = known[metric_id]
+            found[result_id].append((metric_id, Reading(name, subject, value, better, low, high)))
+        return found
+
+    @staticmethod
+    def _spreads(
+        connection: sql.Connection, run: RunInfo, run_id: int
+    ) -> dict[tuple[int, int, int], float]:
+        """How far values varied by case, device and metric in this run and those before it."""
+        recent = (
+            sql.select(tables.runs.c.id)
+            .where(tables.runs.c.branch == run.branch, tables.runs.c.started <= run.started)
+            .order_by(tables.runs.c.started.desc())
+            .limit(_SPREAD_RUNS)
+        )
+        ids = connection.execute(recent).scalars().all()
+        of_device = [name for name, metric in METRICS.items() if metric.of_device]
+        metric_ids = connection.execute(
+            sql.select(tables.metrics.c.id).where(tables.metrics.c.name.in_(of_device))
+        )
+        wanted = metric_ids.scalars().all()
+        if len(ids) < 2 or run_id not in ids:
+            return {}
+        r, m = tables.results.c, tables.measurements.c
+        query = (
+            sql.select(r.case_id, r.device_id, m.metric_id, m.value)
+            .join(tables.results, r.id == m.result_id)
+            .where(r.run_id.in_(ids), m.metric_id.in_(wanted))
+        )
+        values: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+        for case_id, device_id, metric_id, value in connection.execute(query):
+            values[(case_id, device_id, metric_id)].append(value)
+        found = ((key, spread_of(series)) for key, series in values.items())
+        return {key: spread for key, spread in found if spread is not None}
+
+    def metrics_of(self, key: str) -> list[tuple[str, str, str]]:
+        """Metric, subject and device fingerprint of all that was ever measured of a case."""
+        r, m = tables.results.c, tables.measurements.c
+        query = (
+            sql.select(
+                tables.metrics.c.name, tables.metrics.c.subject, tables.devices.c.fingerprint
+            )
+            .select_from(tables.measurements)
+            .join(tables.results, r.id == m.result_id)
+            .join(tables.metrics, tables.metrics.c.id == m.metric_id)
+            .join(tables.devices, tables.devices.c.id == r.device_id)
+            .join(tables.cases, tables.cases.c.id == r.case_id)
+            .where(tables.cases.c.key == key)
+            .distinct()
+        )
+        with self._transaction() as connection:
+            return sorted(
+                (name, subject, device) for name, subject, device in connection.execute(query)
+            )
+
+    def case_keys(self) -> list[str]:
+        """All cases that were ever judged."""
+        with self._transaction() as connection:
+            return sorted(connection.execute(sql.select(tables.cases.c.key)).scalars())
+
+    def series(
+        self,
+        key: str,
+        metric: str,
+        subject: str = "",
+        *,
+        device: str = "",
+        branch: str = "",
+        limit: int = 500,
+    ) -> list[Point]:
+        """A number of a case over the newest runs, the oldest first.
+
+        Args:
+            device: its fingerprint; numbers of all devices without it.
+        """
+        r, m = tables.results.c, tables.measurements.c
+        query = (
+            sql.select(
+                *(tables.runs.c[name] for name in _RUN_COLUMNS),
+                m.value,
+                m.low,
+                m.high,
+                tables.metrics.c.better,
+                r.artifact_sha256,
+            )
+            .select_from(tables.results)
+            .join(tables.cases, tables.cases.c.id == r.case_id)
+            .join(tables.runs, tables.runs.c.id == r.run_id)
+            .join(tables.measurements, m.result_id == r.id)
+            .join(tables.metrics, tables.metrics.c.id == m.metric_id)
+            .where(
+                tables.cases.c.key == key,
+                tables.metrics.c.name == metric,
+                tables.metrics.c.subject == subject,
+            )
+            .order_by(tables.runs.c.started.desc(), tables.runs.c.id.desc())
+            .limit(limit)
+        )
+        if branch:
+            query = query.where(tables.runs.c.branch == branch)
+        if device:
+            query = query.join(tables.devices, tables.devices.c.id == r.device_id).where(
+                tables.devices.c.fingerprint == device
+            )
+        width = len(_RUN_COLUMNS)
+        with self._transaction() as connection:
+            rows = connection.execute(query).tuples().all()
+        return [Point(RunInfo(*row[:width]), *row[width:]) for row in reversed(rows)]
+
+
+_RUN_COLUMNS = ("uid", "started", "commit", "branch", "dirty", "gate")

@@ -1,0 +1,152 @@
+"""Trends of numbers in the history: their series, and where their level shifted.
+
+Not for drawing them: that is `edgecheck.report.html`; not for the statistics:
+`edgecheck.history.change_points`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgecheck.history.change_points import ChangePoint, find_change_points
+from edgecheck.history.database import History, Point
+from edgecheck.history.metrics import HIGHER, METRICS
+from edgecheck.history.results import RunResults, fingerprint
+from edgecheck.report.comparison import value_text
+from edgecheck.report.trends import Trend, TrendPoint
+
+# One number a check that people look at; all others are in the database.
+FOLLOWED = ("size_bytes", "sqnr_db", "accuracy", "latency_p50_ms", "peak_memory_bytes")
+# Fewer points are no trend.
+LEAST_POINTS = 5
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A number of a case whose level shifted.
+
+    Attributes:
+        worse: whether for the worse.
+        point: the first of the new level.
+        last_before, first_after: between these points' commits lies the cause.
+    """
+
+    key: str
+    metric: str
+    subject: str
+    worse: bool
+    found: ChangePoint
+    point: Point
+    last_before: Point
+    first_after: Point
+
+    def lines(self) -> list[str]:
+        """For a person: what, by how much, since when."""
+        label = f"{self.metric} {self.subject}".strip()
+        before, after = (
+            value_text(self.metric, value) for value in (self.found.before, self.found.after)
+        )
+        return [
+            f"{'worse ' if self.worse else 'better'} {self.key} {label}: {before} -> {after}",
+            f"       since {self.point.run.name}, {self.point.run.started[:16].replace('T', ' ')}; "
+            f"commits {_commit(self.last_before)}..{_commit(self.first_after)}; "
+            f"p = {self.found.p_value:.2g}",
+        ]
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain JSON data; ``before`` and ``after`` are in the metric's unit."""
+        return {
+            "key": self.key,
+            "metric": self.metric,
+            "subject": self.subject,
+            "worse": self.worse,
+            "before": self.found.before,
+            "after": self.found.after,
+            "p_value": self.found.p_value,
+            "run": self.point.run.id,
+            "started": self.point.run.started,
+            "commits": [self.last_before.run.commit, self.first_after.run.commit],
+        }
+
+
+def _commit(point: Point) -> str:
+    return point.run.commit[:10] or point.run.id[:8]
+
+
+def shifts_in(
+    history: History, keys: Sequence[str], *, metric: str, branch: str, limit: int
+) -> Iterator[Shift]:
+    """Where the numbers of cases shifted, each device by itself.
+
+    Args:
+        metric: a glob over metrics.
+        branch: of the runs; "" for all.
+        limit: of runs, the newest.
+    """
+    for key in keys:
+        for name, subject, device in history.metrics_of(key):
+            if name not in METRICS or not fnmatch.fnmatchcase(name, metric):
+                continue
+            points = history.series(key, name, subject, device=device, branch=branch, limit=limit)
+            for found in find_change_points([item.value for item in points], METRICS[name]):
+                higher_is_better = (METRICS[name].better or points[-1].better) == HIGHER
+                yield Shift(
+                    key,
+                    name,
+                    subject,
+                    (found.after > found.before) != higher_is_better,
+                    found,
+                    points[found.position],
+                    points[found.low],
+                    points[found.high],
+                )
+
+
+def trends_in(history: str, results: RunResults) -> list[Trend]:
+    """The trends of a run's followed numbers; none where there is no such history."""
+    from edgecheck.errors import HistoryError
+
+    try:
+        with History(history, create=False) as opened:
+            return list(trends_of(opened, results))
+    except HistoryError:
+        return []
+
+
+def trends_of(history: History, results: RunResults, *, limit: int = 100) -> Iterator[Trend]:
+    """The trends of a run's followed numbers on their own device, on all branches.
+
+    Args:
+        limit: of points each.
+    """
+    for case in results.cases.values():
+        for reading in case.readings:
+            if reading.metric in FOLLOWED:
+                points = history.series(
+                    case.key,
+                    reading.metric,
+                    reading.subject,
+                    device=fingerprint(case.device) if METRICS[reading.metric].of_device else "",
+                    limit=limit,
+                )
+                if len(points) >= LEAST_POINTS:
+                    yield _trend(case.key, reading.metric, reading.subject, points)
+
+
+def _trend(key: str, metric: str, subject: str, points: list[Point]) -> Trend:
+    shifts = find_change_points([item.value for item in points], METRICS[metric])
+    return Trend(
+        key,
+        metric,
+        subject,
+        tuple(
+            TrendPoint(
+                item.run.id, item.run.started, item.run.commit, item.value, item.low, item.high
+            )
+            for item in points
+        ),
+        tuple(item.position for item in shifts),
+    )
