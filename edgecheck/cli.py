@@ -1,36 +1,38 @@
-"""The command line beside pytest: look at the artifact cache, print the report's schema.
+"""The command line beside pytest: past runs, reports, the artifact cache.
 
-Not for judging models: that is ``pytest`` with the plugin.
+Not for judging models: that is ``pytest`` with the plugin. Each command is a module in
+`edgecheck.commands`.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.resources
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from edgecheck import __version__
+from edgecheck.commands import cache, compare, history, merge, report
 from edgecheck.errors import EdgecheckError
-from edgecheck.store import Store
-from edgecheck.units import format_bytes, parse_quantity
 
-DEFAULT_CACHE = Path(".edgecheck/cache")
+_SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0, or 2 for wrong usage."""
-    options = _parser().parse_args(arguments)
+    """Run the command line; return the exit code: 0, what a command says, or 2 for wrong usage."""
+    options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        return 0
     except (EdgecheckError, OSError) as error:
         print(f"edgecheck: {error}", file=sys.stderr)
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="edgecheck",
         description="Companion of the pytest plugin edgecheck. Models are judged by pytest: "
@@ -38,78 +40,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"edgecheck {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    cache = commands.add_parser("cache", help="list, prune or clear the artifact cache")
-    actions = cache.add_subparsers(title="actions", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the entries, the least recently used first")
-    listing.set_defaults(run=_list_cache)
-    prune = actions.add_parser("prune", help="remove the least recently used beyond a size")
-    prune.add_argument("size", help='what may stay, as in "2 GB"')
-    prune.set_defaults(run=_prune_cache)
-    clear = actions.add_parser("clear", help="remove all entries")
-    clear.set_defaults(run=_clear_cache)
-    for action in (listing, prune, clear):
-        action.add_argument(
-            "--edge-cache",
-            type=Path,
-            default=DEFAULT_CACHE,
-            metavar="DIR",
-            help=f"the cache directory (default: {DEFAULT_CACHE})",
-        )
+    for module in (compare, history, report, merge, cache):
+        module.add(commands)
     schema = commands.add_parser("schema", help="print the JSON Schema of --edge-json")
     schema.set_defaults(run=_print_schema)
+    completion = commands.add_parser(
+        "completion", help="print a shell's completion: source <(edgecheck completion bash)"
+    )
+    completion.add_argument("shell", choices=_SHELLS)
+    completion.set_defaults(run=_print_completion)
     return parser
-
-
-def _store(options: argparse.Namespace) -> Store:
-    if not options.edge_cache.is_dir():
-        raise EdgecheckError(
-            f"there is no cache at {options.edge_cache}: name it with --edge-cache DIR"
-        )
-    return Store(options.edge_cache, options.edge_cache)
-
-
-def _list_cache(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    entries = _store(options).entries()
-    table = Table(box=None, pad_edge=False)
-    for title in ("key", "what", "size", "built in", "last used"):
-        table.add_column(title, no_wrap=title != "what")
-    for entry in entries:
-        used = datetime.datetime.fromtimestamp(entry.used_at).isoformat(" ", "minutes")
-        table.add_row(
-            entry.key[:12],
-            Text(entry.label),
-            format_bytes(entry.size_bytes),
-            f"{entry.build_s:.1f} s",
-            used,
-        )
-    console = Console()
-    console.print(table)
-    total = sum(entry.size_bytes for entry in entries)
-    console.print(f"{len(entries)} entries, {format_bytes(total)}", highlight=False)
-    return 0
-
-
-def _prune_cache(options: argparse.Namespace) -> int:
-    return _remove(options, int(parse_quantity(options.size, "bytes")))
-
-
-def _clear_cache(options: argparse.Namespace) -> int:
-    return _remove(options, 0)
-
-
-def _remove(options: argparse.Namespace, limit_bytes: int) -> int:
-    removed = _store(options).prune(limit_bytes)
-    freed = format_bytes(sum(entry.size_bytes for entry in removed))
-    print(f"removed {len(removed)} entries, {freed}")
-    return 0
 
 
 def _print_schema(options: argparse.Namespace) -> int:
     print(schema_text(), end="")
+    return 0
+
+
+def _print_completion(options: argparse.Namespace) -> int:
+    import shtab
+
+    print(shtab.complete(build_parser(), options.shell))
     return 0
 
 

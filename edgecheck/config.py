@@ -5,20 +5,21 @@ Not for hooks: those are `edgecheck.plugin` and `edgecheck.reporter`.
 
 from __future__ import annotations
 
-import tempfile
+import datetime
 import uuid
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgecheck.options import OPTIONS, Options
+from edgecheck.options import DEFAULT_HISTORY, OPTIONS, Options
 
 if TYPE_CHECKING:
+    from edgecheck.history.past import Past
     from edgecheck.session import Run
 
 _RUN = pytest.StashKey["Run"]()
-_SCRATCH = pytest.StashKey[tuple[str, str]]()
+_RUN_ID = pytest.StashKey[str]()
+_CATALOG_SENT = pytest.StashKey[bool]()
 
 
 def started(config: pytest.Config) -> bool:
@@ -45,22 +46,89 @@ def run_of(config: pytest.Config) -> Run:
     if _RUN in config.stash:
         return config.stash[_RUN]
     from edgecheck.errors import EdgecheckError
-    from edgecheck.names import resolve
-    from edgecheck.report import json as json_report
     from edgecheck.session import Run
 
-    run_id, scratch = run_place(config)
     options = _options_of(config)
     try:
-        resolve(options.missing, ("fail", "skip"), "value of --edge-missing")
-        resolve(options.noise, ("fail", "warn", "skip"), "value of --edge-noise")
-        run = Run(options, config.rootpath, Path(scratch), run_id, crowded=is_crowded(config))
-        if options.json and not is_worker(config):
-            json_report.check_writable(config.invocation_params.dir / options.json)
+        options.check_words()
+        past = _past(config, options)
+        crowded = is_crowded(config)
+        run = Run(options, config.rootpath, run_id(config), past, crowded=crowded)
+        if not is_worker(config):
+            _check_reports(config, options)
     except EdgecheckError as error:
         raise pytest.UsageError(f"edgecheck: {error}") from None
     config.stash[_RUN] = run
     return run
+
+
+def _check_reports(config: pytest.Config, options: Options) -> None:
+    """Make sure before the run that its reports can be written after it."""
+    from edgecheck.report import html
+    from edgecheck.report import json as json_report
+
+    for path in (options.json, options.html, options.summary):
+        if path:
+            json_report.check_writable(config.invocation_params.dir / path)
+    if options.html:
+        html.check_available()
+    history = history_of(config, options)
+    if history and options.history != DEFAULT_HISTORY:
+        from edgecheck.history.database import History
+
+        History(history).close()
+
+
+def history_of(config: pytest.Config, options: Options) -> str:
+    """The URL or path of the history; "" for none."""
+    if options.history in ("", "none") or "://" in options.history:
+        return options.history.removeprefix("none")
+    return str(config.rootpath / options.history)
+
+
+def _past(config: pytest.Config, options: Options) -> Past:
+    """What the run is held against: read once, and sent to the workers."""
+    from edgecheck import waivers
+    from edgecheck.history import past
+    from edgecheck.history.baseline import find_baseline, is_file
+    from edgecheck.history.metrics import with_effects
+    from edgecheck.names import split_names
+
+    metrics, fail_on = with_effects(options.effects), frozenset(split_names(options.fail_on))
+    given = config.workerinput["edgecheck_past"] if is_worker(config) else None  # type: ignore[attr-defined]
+    if given is not None:
+        return past.from_data(given, metrics, fail_on)
+    baseline, taken_over = None, {}
+    if options.baseline:
+        spec = options.baseline
+        if is_file(spec):
+            spec = str(config.invocation_params.dir / spec)
+        baseline, document = find_baseline(spec, history_of(config, options), config.rootpath)
+        if options.reuse == "yes":
+            taken_over = {
+                item["key"]: {**item, "run": document["run"]["id"]}
+                for item in document["cases"]
+                if item["verdict"] == "passed" and item.get("inputs_sha256")
+            }
+    path = config.rootpath / (options.waivers or "waivers.toml")
+    wanted = options.waivers != "none" and (bool(options.waivers) or path.is_file())
+    return past.Past(
+        baseline,
+        taken_over,
+        metrics,
+        fail_on,
+        waivers.load(path) if wanted else (),
+        datetime.datetime.now(datetime.UTC).date(),
+    )
+
+
+def past_data(config: pytest.Config) -> dict[str, Any] | None:
+    """The run's past, to be sent to workers; None where nothing says yet that there is a run."""
+    if not started(config):
+        return None
+    from edgecheck.history import past
+
+    return past.as_data(run_of(config).past)
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -73,12 +141,17 @@ def is_crowded(config: pytest.Config) -> bool:
     return is_worker(config) and int(config.workerinput["workercount"]) > 1  # type: ignore[attr-defined]
 
 
-def run_place(config: pytest.Config) -> tuple[str, str]:
-    """Run id and scratch directory, the same in all processes of a run."""
+def run_id(config: pytest.Config) -> str:
+    """The run's id, the same in all its processes."""
     if is_worker(config):
-        given: tuple[str, str] = config.workerinput["edgecheck"]  # type: ignore[attr-defined]
+        given: str = config.workerinput["edgecheck"]  # type: ignore[attr-defined]
         return given
-    if _SCRATCH not in config.stash:
-        run_id = uuid.uuid4().hex
-        config.stash[_SCRATCH] = (run_id, str(Path(tempfile.gettempdir()) / f"edgecheck-{run_id}"))
-    return config.stash[_SCRATCH]
+    return config.stash.setdefault(_RUN_ID, uuid.uuid4().hex)
+
+
+def catalog_to_send(config: pytest.Config) -> dict[str, Any] | None:
+    """What this xdist worker collected, once: the controller does not collect."""
+    if not is_worker(config) or not started(config) or _CATALOG_SENT in config.stash:
+        return None
+    config.stash[_CATALOG_SENT] = True
+    return vars(run_of(config).catalog)

@@ -20,7 +20,13 @@ from edgecheck.case import Case
 from edgecheck.checks import run_check
 from edgecheck.data import save_feed
 from edgecheck.errors import EdgecheckError
+from edgecheck.history.compare import CaseComparison
+from edgecheck.history.past import Past
 from edgecheck.model import Model
+from edgecheck.options import Options
+from edgecheck.report import comparison as comparison_report
+from edgecheck.report import record as records
+from edgecheck.reuse import inputs_digest
 from edgecheck.verdict import Outcome, Verdict
 from edgecheck.workbench import Workbench
 
@@ -37,17 +43,33 @@ class CaseRun:
     Attributes:
         case: model, target and precision.
         verdict: of the check that was made, or None.
+        comparison: of its numbers with the baseline's, or None.
+        inputs_sha256: of all that decides the check's outcome, where ``--edge-reuse`` asks for it.
+        reused: the baseline's record that was taken over, or None.
 
     Args:
-        noise: ``--edge-noise``: fail, warn or skip.
+        options: of the run.
+        past: what the run is held against besides its limits.
+        device: what its numbers depend on (see `edgecheck.report.record.device`).
     """
 
     def __init__(
-        self, case: Case, workbench: Workbench, directory: Path, noise: str = "fail"
+        self,
+        case: Case,
+        workbench: Workbench,
+        directory: Path,
+        options: Options,
+        past: Past,
+        device: Mapping[str, Any],
     ) -> None:
         self.case = case
         self.verdict: Verdict | None = None
-        self._noise = noise
+        self.comparison: CaseComparison | None = None
+        self.inputs_sha256: str | None = None
+        self.reused: Mapping[str, Any] | None = None
+        self._options = options
+        self._past = past
+        self._device = device
         self._workbench = workbench
         self._directory = directory
         self._runs = 0
@@ -55,12 +77,14 @@ class CaseRun:
     def check(self, name: str) -> Verdict:
         """Make a standard check; the test fails unless it passed.
 
-        One that is inconclusive fails, warns or skips, as ``--edge-noise`` says.
+        One that is inconclusive fails, warns or skips, as ``--edge-noise`` says. With
+        ``--edge-reuse``, what passed before from the same file and inputs is not made again.
         """
-        verdict = run_check(name, self._workbench, self.case)
+        verdict = self._taken_over(name) or run_check(name, self._workbench, self.case)
         self.verdict = verdict
-        if verdict.outcome is Outcome.INCONCLUSIVE and self._noise != "fail":
-            if self._noise == "skip":
+        self.comparison = self._past.compare(self._record(name, verdict))
+        if verdict.outcome is Outcome.INCONCLUSIVE and self._options.noise != "fail":
+            if self._options.noise == "skip":
                 pytest.skip(f"inconclusive: {verdict.reason}")
             text = f"{self.case.candidate} {name}: inconclusive: {verdict.reason}"
             warnings.warn(InconclusiveWarning(text), stacklevel=2)
@@ -69,7 +93,40 @@ class CaseRun:
             pytest.skip(verdict.reason)
         if verdict.outcome is not Outcome.PASSED:
             pytest.fail(failure_text(self.case, name, verdict), pytrace=False)
+        if self.comparison and self.comparison.regressions and "regression" in self._past.fail_on:
+            pytest.fail(self._regression_text(name), pytrace=False)
         return verdict
+
+    def _taken_over(self, name: str) -> Verdict | None:
+        """The verdict of the baseline, where nothing that decides it has changed."""
+        if self._options.reuse != "yes":
+            return None
+        self.inputs_sha256 = inputs_digest(self.case, name, self._workbench, self._device)
+        before = self._past.records.get(f"{self.case.candidate}/{name}")
+        if before is None or self.inputs_sha256 != before["inputs_sha256"]:
+            return None
+        self.reused = before
+        return Verdict(
+            Outcome.PASSED,
+            warnings=tuple(before["warnings"]),
+            measurements=before["measurements"],
+            details=before["details"],
+        )
+
+    def _record(self, name: str, verdict: Verdict) -> dict[str, Any]:
+        base = {"key": f"{self.case.candidate}/{name}"}
+        return {**records.judged(base, verdict, None), "device": self._device}
+
+    def _regression_text(self, name: str) -> str:
+        assert self.comparison is not None
+        assert self._past.baseline is not None
+        first, *others = map(comparison_report.change_text, self.comparison.regressions)
+        lines = [
+            f"{self.case.candidate} {name}: regression against {self._past.baseline.run.name}: "
+            f"{first}",
+            *(f"also: {line}" for line in others),
+        ]
+        return "\n".join(lines)
 
     @property
     def built(self) -> Built | None:

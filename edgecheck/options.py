@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgecheck.case import Selection
 
+DEFAULT_HISTORY = ".edgecheck/history.db"
+
 # name, default, metavar, help
 OPTIONS = (
     (
@@ -75,7 +77,57 @@ OPTIONS = (
         "the lock file with which timing has the machine to itself; the same for all who share "
         "the machine. Default: one in the directory for temporary files",
     ),
+    (
+        "history",
+        DEFAULT_HISTORY,
+        "URL",
+        "where results are kept: an SQLite file or a postgresql:// URL; 'none' keeps none. "
+        "Default: .edgecheck/history.db below the root directory",
+    ),
+    (
+        "baseline",
+        "",
+        "RUN",
+        "compare with this run: a JSON report, or of the history run:ID, tag:NAME, or branch:NAME "
+        "for its last run that passed",
+    ),
+    (
+        "fail_on",
+        "",
+        "NAMES",
+        "what else fails: regression (a number worse than the baseline's), vanished (a case of "
+        "the baseline that is gone), stale-waiver",
+    ),
+    (
+        "effects",
+        "",
+        "LIST",
+        "least changes that count as regressions, as in latency_p50_ms=3%%,sqnr_db=1",
+    ),
+    (
+        "reuse",
+        "no",
+        "yes|no",
+        "take over what passed in the baseline from the same file, inputs and limits, instead of "
+        "measuring it again",
+    ),
+    (
+        "waivers",
+        "",
+        "PATH",
+        "accepted failures; 'none' for none. Default: waivers.toml in the root directory, if it "
+        "is there",
+    ),
+    ("html", "", "PATH", "write the report to this HTML file"),
+    (
+        "summary",
+        "",
+        "PATH",
+        "append a Markdown summary to this file. Default: where GITHUB_STEP_SUMMARY says, if set",
+    ),
 )
+
+FAIL_ON = ("regression", "vanished", "stale-waiver")
 
 
 @dataclass(frozen=True)
@@ -97,6 +149,34 @@ class Options:
     cpus: str = ""
     timing_limit: str = "10"
     lock: str = ""
+    history: str = DEFAULT_HISTORY
+    baseline: str = ""
+    fail_on: str = ""
+    effects: str = ""
+    reuse: str = "no"
+    waivers: str = ""
+    html: str = ""
+    summary: str = ""
+
+    def check_words(self) -> None:
+        """Make sure that options with a choice of words have one of them.
+
+        Raises:
+            SelectionError: one has not.
+        """
+        from edgecheck.errors import SelectionError
+        from edgecheck.names import resolve, split_names
+
+        resolve(self.missing, ("fail", "skip"), "value of --edge-missing")
+        resolve(self.noise, ("fail", "warn", "skip"), "value of --edge-noise")
+        resolve(self.reuse, ("yes", "no"), "value of --edge-reuse")
+        for name in split_names(self.fail_on):
+            resolve(name, FAIL_ON, "value of --edge-fail-on")
+        if not self.baseline:
+            if {"regression", "vanished"} & set(split_names(self.fail_on)):
+                raise SelectionError(f"--edge-fail-on={self.fail_on} needs --edge-baseline")
+            if self.reuse == "yes":
+                raise SelectionError("--edge-reuse needs --edge-baseline")
 
     def timeout_s(self) -> float:
         """The time limit in seconds.

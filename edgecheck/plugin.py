@@ -5,20 +5,28 @@ Imports nothing heavy, since every pytest run on the machine loads it.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgecheck.config import is_crowded, is_worker, run_of, run_place, started
+from edgecheck.config import (
+    catalog_to_send,
+    is_crowded,
+    is_worker,
+    past_data,
+    run_id,
+    run_of,
+    started,
+)
 from edgecheck.items import arrange, case_of, check_of, is_suite, marks_of
 from edgecheck.options import OPTIONS
 
 if TYPE_CHECKING:
     from edgecheck.case import Case
     from edgecheck.conformance import CaseRun
+    from edgecheck.history.past import Past
 
 _CASE_RUN = pytest.StashKey["CaseRun"]()
 
@@ -28,7 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("edgecheck", "release gate for models on edge devices")
     for name, default, metavar, text in OPTIONS:
         flag = f"--edge-{name.replace('_', '-')}"
-        group.addoption(flag, dest=f"edge_{name}", default=None, metavar=metavar, help=text)
+        # A switch may be given without its word.
+        word = {"nargs": "?", "const": "yes"} if metavar == "yes|no" else {}
+        group.addoption(flag, dest=f"edge_{name}", default=None, metavar=metavar, help=text, **word)
         parser.addini(f"edge_{name}", f"default of {flag}", default=default)
 
 
@@ -56,7 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker which run it belongs to."""
-    node.workerinput["edgecheck"] = run_place(node.config)
+    node.workerinput["edgecheck"] = run_id(node.config)
+    node.workerinput["edgecheck_past"] = past_data(node.config)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -106,6 +117,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     run_of(session.config).finish_collection(selected)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the controller what was collected where no test's report has done so."""
+    catalog = catalog_to_send(session.config)
+    if catalog is not None:
+        session.config.workeroutput["edgecheck"] = catalog  # type: ignore[attr-defined]
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Hold the machine's lock beside other work, so that a measurement anywhere waits for it."""
@@ -131,7 +149,9 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> CaseRun:
         pytest.fail(f"unsupported: {chosen.unsupported}", pytrace=False)
     if reason := chosen.target.missing():
         pytest.skip(reason)
-    made = CaseRun(chosen, run.workbench, tmp_path, run.options.noise)
+    made = CaseRun(
+        chosen, run.workbench, tmp_path, run.options, run.past, run.device(chosen.target)
+    )
     request.node.stash[_CASE_RUN] = made
     return made
 
@@ -140,8 +160,11 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> CaseRun:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach the case's record to its report, which crosses xdist."""
+    """Attach the case's record to its report, which crosses xdist; to the first, the catalog."""
     report = yield
+    catalog = catalog_to_send(item.config)
+    if catalog is not None:
+        report.edgecheck_catalog = catalog  # type: ignore[attr-defined]
     chosen = case_of(item)
     if chosen is None or not (
         report.when == "call" or (report.when == "setup" and not report.passed)
@@ -149,7 +172,7 @@ def pytest_runtest_makereport(
         return report
     from edgecheck.report import junit
 
-    record = _record(item, chosen, report)
+    record = _waived(_record(item, chosen, report), report, run_of(item.config).past)
     report.edgecheck_record = record  # type: ignore[attr-defined]
     for pair in junit.properties(record):
         item.user_properties.append(pair)
@@ -180,7 +203,25 @@ def _record(item: pytest.Item, chosen: Case, report: pytest.TestReport) -> dict[
     elif record["verdict"] == "inconclusive" and run.options.noise != "fail":
         record["expected_failure"] = f"--edge-noise={run.options.noise}"
     record["timings"] = {**record["timings"], "duration_s": round(report.duration, 3)}
+    record["device"] = run.device(chosen.target)
+    if made is not None and made.verdict is not None:
+        records.add_past(record, made)
     return record
+
+
+def _waived(record: dict[str, Any], report: pytest.TestReport, past: Past) -> dict[str, Any]:
+    """Accept a failure that a waiver covers; where that has expired, the failure says so."""
+    from edgecheck import waivers
+
+    if not past.waivers or not report.failed:
+        return record
+    waived = waivers.waived(record, past.waivers, past.today)
+    if waived["waiver"] is not None:
+        report.outcome = "skipped"
+        report.wasxfail = waived["expected_failure"]
+    elif waived["reason"] != record["reason"]:
+        report.sections.append(("waiver", waived["reason"]))
+    return waived
 
 
 def _first_line(report: pytest.TestReport) -> str:
@@ -195,10 +236,6 @@ def _first_line(report: pytest.TestReport) -> str:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the children; the controller removes the run's directory."""
-    if not started(config):
-        return
-    run = run_of(config)
-    run.close()
-    if not is_worker(config):
-        shutil.rmtree(run.scratch, ignore_errors=True)
+    """End the children; the last process of the run on a machine removes its directory."""
+    if started(config):
+        run_of(config).close(last=not is_worker(config))

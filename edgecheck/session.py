@@ -5,9 +5,12 @@ Not for pytest's hooks: those are `edgecheck.plugin`, which holds one `Run` per 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import fnmatch
-import json
+import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecheck.budget import PROFILES
-from edgecheck.case import Case, Matrix, expand
+from edgecheck.case import Case, Matrix, Selection, expand
 from edgecheck.errors import EdgecheckError
 from edgecheck.lock import MachineLock, default_path
 from edgecheck.model import artifact_key
@@ -24,11 +27,12 @@ from edgecheck.names import CHECKS, PRECISIONS, resolve
 from edgecheck.options import Options
 from edgecheck.report import record as records
 from edgecheck.store import Store
-from edgecheck.targets import all_targets
+from edgecheck.targets import Target, all_targets
 from edgecheck.units import parse_quantity
 
 if TYPE_CHECKING:
     from edgecheck.conformance import Conformance
+    from edgecheck.history.past import Past
     from edgecheck.workbench import Workbench
 
 
@@ -41,46 +45,49 @@ class Catalog:
         absences: what has no case, as (subject, what, reason).
         errors: what is wrong with the selection.
         expanded: number of candidates before pytest's own selection.
+        known: keys of all cases before pytest's own selection, where there is a baseline.
+        declared: the first parts of the records of all cases that the models could have on any
+            target, where there are waivers.
     """
 
     cases: dict[str, dict[str, Any]] = field(default_factory=dict)
     absences: list[tuple[str, str, str]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     expanded: int = 0
-
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all: workers of one run write the same file."""
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, delete=False, encoding="utf-8"
-        ) as stream:
-            stream.write(json.dumps(vars(self)))
-        Path(stream.name).replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Catalog:
-        """Read it; empty where no worker got so far."""
-        if not path.is_file():
-            return cls()
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+    known: list[str] = field(default_factory=list)
+    declared: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Run:
     """The state of a run in one process.
 
+    Attributes:
+        scratch: the run's directory, shared by its processes on this machine.
+        records: by node id, of the cases that were judged.
+        crashes: by node id, why a pytest worker died on a case.
+
     Args:
         options: as given.
         root: pytest's root directory.
-        scratch: the run's directory, shared by its processes.
         run_id: of the run.
+        past: what it is held against besides its limits.
         crowded: whether other processes of the run keep the machine's cores busy.
     """
 
     def __init__(
-        self, options: Options, root: Path, scratch: Path, run_id: str, *, crowded: bool = False
+        self,
+        options: Options,
+        root: Path,
+        run_id: str,
+        past: Past,
+        *,
+        crowded: bool = False,
     ) -> None:
         self.options = options
-        self.scratch = scratch
+        self.scratch = Path(tempfile.gettempdir()) / f"edgecheck-{run_id}"
         self.run_id = run_id
+        self._presence: int | None = None
+        self.past = past
         self.selection = options.selection()
         self.timeout_s = options.timeout_s()
         self._lock_path = root / options.lock if options.lock else default_path()
@@ -92,13 +99,14 @@ class Run:
         }
         self._cache_limit_bytes = int(parse_quantity(options.cache_size, "bytes"))
         self.records: dict[str, dict[str, Any]] = {}
+        self.crashes: dict[str, str] = {}
         self.catalog = Catalog()
         self._root = root
         self._crowded = crowded
-        self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._matrices: dict[type, Matrix] = {}
         self._owners: dict[str, type] = {}
-        self._matched: set[str] = set()
+        self._devices: dict[str, dict[str, Any]] = {}
 
     # -- collection ---------------------------------------------------------------------------
 
@@ -113,7 +121,7 @@ class Run:
         model = getattr(suite, "model", None)
         if model is None:
             raise EdgecheckError(f"{suite.__qualname__} declares no model")
-        name = model.name or _model_name(suite.__name__)
+        name = self.model_name(suite)
         owner = self._owners.setdefault(name, suite)
         if owner is not suite:
             raise EdgecheckError(
@@ -143,12 +151,32 @@ class Run:
 
     def cases_for(self, suite: type[Conformance], check: str) -> list[Case]:
         """The cases of a class that get a check (or a test of the user's own)."""
+        cases = self.matrix(suite).cases
+        if self.past.waivers:
+            self._declare(suite, check)
         if check in CHECKS and check not in self.selection.checks:
             return []
-        cases = self.matrix(suite).cases
         if check == "accuracy":
-            return [case for case in cases if case.model.evaluation is not None]
+            cases = tuple(case for case in cases if case.model.evaluation is not None)
+        if self.past.baseline is not None:
+            self.catalog.known += [f"{case.candidate}/{check}" for case in cases]
         return list(cases)
+
+    def _declare(self, suite: type[Conformance], check: str) -> None:
+        """Note all cases of a check that there could be, so that waivers can be held against."""
+        if check == "accuracy" and suite.model.evaluation is None:
+            return
+        selection = Selection(tuple(all_targets().values()))
+        name = self.model_name(suite)
+        everything = expand(name, suite.model, suite.budget, selection).cases
+        self.catalog.declared += [
+            records.identity(case, check, "", required=False)
+            for case in (*everything, *self.matrix(suite).cases)
+        ]
+
+    def model_name(self, suite: type[Conformance]) -> str:
+        """What reports call the model of a Conformance class."""
+        return suite.model.name or _model_name(suite.__name__)
 
     def finish_collection(self, selected: Mapping[str, tuple[Case, str]]) -> None:
         """Note the selected cases and their checks by node id, for all processes of the run."""
@@ -163,7 +191,6 @@ class Run:
             self.catalog.errors.append(f"no model has a case on {names} as selected")
         if self._matrices:
             self.prepare_scratch()
-            self.catalog.save(self._catalog_path)
 
     def _check_globs(self) -> None:
         """Globs that select nothing are errors: a typing mistake must not pass a release."""
@@ -182,8 +209,11 @@ class Run:
     # -- work ---------------------------------------------------------------------------------
 
     def prepare_scratch(self) -> None:
-        """Make the run's directory, for this user only."""
-        self.scratch.mkdir(mode=0o700, exist_ok=True)
+        """Make the run's directory, for this user only, and hold it (see `close`)."""
+        if self._presence is None:
+            self.scratch.mkdir(mode=0o700, exist_ok=True)
+            self._presence = os.open(self.scratch, os.O_RDONLY)
+            fcntl.flock(self._presence, fcntl.LOCK_SH)
 
     @cached_property
     def workbench(self) -> Workbench:
@@ -207,42 +237,58 @@ class Run:
         """The directory of the artifact cache."""
         return self._root / (self.options.cache or ".edgecheck/cache")
 
-    def prune_cache(self) -> None:
-        """Keep the cache within its limit."""
-        if self.cache.is_dir():
-            Store(self.cache, self.scratch).prune(self._cache_limit_bytes, keep_s=3600)
+    def device(self, target: Target) -> dict[str, Any]:
+        """What numbers of time and memory depend on here (see `edgecheck.report.record.device`)."""
+        if target.name not in self._devices:
+            timing = self._timing
+            self._devices[target.name] = records.device(target, timing["threads"], timing["cpus"])
+        return self._devices[target.name]
 
-    def close(self) -> None:
-        """End this process's children."""
+    def close(self, *, last: bool) -> None:
+        """End this process's children; the last process leaves nothing behind but the cache.
+
+        The processes of a run on one machine hold its directory locked shared: whoever can lock it
+        exclusively is the last. A machine that the controller does not run on has no other hint.
+
+        Args:
+            last: whether this is surely the last on this machine: the controller, which may never
+                have held the directory, and outlives its workers.
+        """
         if "workbench" in self.__dict__:
             self.workbench.close()
+        if self._presence is not None:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                last = True
+        if last:
+            if self.cache.is_dir():
+                Store(self.cache, self.scratch).prune(self._cache_limit_bytes, keep_s=3600)
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        if self._presence is not None:
+            os.close(self._presence)
+            self._presence = None
 
     # -- after the run ------------------------------------------------------------------------
 
-    @property
-    def _catalog_path(self) -> Path:
-        return self.scratch / "catalog.json"
-
-    def load_catalog(self) -> None:
-        """Read what the workers collected, in a process that does not collect."""
+    def receive_catalog(self, catalog: Mapping[str, Any]) -> None:
+        """Take what a worker collected, in a process that does not collect; all collect alike."""
         if not self.catalog.cases:
-            self.catalog = Catalog.load(self._catalog_path)
+            self.catalog = Catalog(**catalog)
 
     def all_records(self) -> list[dict[str, Any]]:
         """A record for every selected case, sorted by key: also for those that never ran."""
         complete = {
-            nodeid: self.records.get(nodeid)
+            nodeid: self._crash_record(nodeid)
+            or self.records.get(nodeid)
             or records.unjudged(base, "not_checked", "the run ended before this case")
             for nodeid, base in self.catalog.cases.items()
         }
         return sorted(complete.values(), key=lambda item: (item["key"], item["nodeid"]))
 
-    def crashed(self, nodeid: str, reason: str) -> None:
-        """Note a case whose pytest worker died."""
-        self.load_catalog()
-        base = self.catalog.cases.get(nodeid)
-        if base is not None:
-            self.records[nodeid] = records.unjudged(base, "failed", reason)
+    def _crash_record(self, nodeid: str) -> dict[str, Any] | None:
+        if nodeid not in self.crashes:
+            return None
+        return records.unjudged(self.catalog.cases[nodeid], "failed", self.crashes[nodeid])
 
     def document(
         self, found: Sequence[Mapping[str, Any]], gate: Mapping[str, Any], exit_status: int
@@ -251,7 +297,7 @@ class Run:
         return {
             "schema": records.SCHEMA,
             "run": {
-                **records.run_header(self.run_id, self._started, vars(self.options), self._root),
+                **records.run_header(self.run_id, self.started, vars(self.options), self._root),
                 "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "exit_status": exit_status,
             },
@@ -264,12 +310,40 @@ class Run:
             "skipped_targets": self.skipped_targets(),
         }
 
+    @cached_property
+    def git(self) -> dict[str, Any]:
+        """Commit, branch and whether files differ from it, of the root directory."""
+        found = records.git_commit(self._root) or {}
+        return {name: value or "" for name, value in found.items()}
+
+    def selects(self, key: str) -> bool:
+        """Whether a case of this key would be selected by the options, were there one."""
+        model, target, precision, check = key.rsplit("/", 3)
+        chosen = self.selection
+        owner = model.partition(":")[0]
+        return (
+            target in (item.name for item in chosen.targets)
+            and (chosen.precisions is None or precision in chosen.precisions)
+            and (check in chosen.checks or check not in CHECKS)
+            and (
+                not chosen.models
+                or any(
+                    fnmatch.fnmatchcase(name, glob)
+                    for name in (model, owner)
+                    for glob in chosen.models
+                )
+            )
+        )
+
     def skipped_targets(self) -> dict[str, str]:
         """Targets that exist, were not asked for, and can't run here, with the reason."""
         if self.selection.required:
             return {}
+        judged = {base["target"] for base in self.catalog.cases.values()}  # maybe by other machines
         return {
-            name: target.missing() for name, target in all_targets().items() if target.missing()
+            name: target.missing()
+            for name, target in all_targets().items()
+            if target.missing() and name not in judged
         }
 
 

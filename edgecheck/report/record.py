@@ -12,22 +12,27 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecheck import __version__
-from edgecheck.targets import all_targets, versions
+from edgecheck.targets import Target, all_targets, versions
 
 if TYPE_CHECKING:
     from edgecheck.building import Built
     from edgecheck.case import Case
+    from edgecheck.conformance import CaseRun
+    from edgecheck.history.compare import Change
     from edgecheck.verdict import Comparison, Verdict
 
 SCHEMA = "edgecheck-report/1"
 # Verdicts from the worst to the best, the order of every listing.
 VERDICTS = ("failed", "inconclusive", "unsupported", "not_checked", "passed")
 Record = dict[str, Any]
+# Where CI systems name the branch: GitHub's (of a pull request first), GitLab's, Jenkins's.
+_BRANCH = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BRANCH_NAME")
 
 
 def identity(case: Case, check: str, nodeid: str, required: bool) -> Record:
@@ -58,6 +63,11 @@ def unjudged(base: Mapping[str, Any], verdict: str, reason: str) -> Record:
         "artifact": None,
         "timings": {},
         "expected_failure": None,
+        "device": None,
+        "regression": None,
+        "waiver": None,
+        "inputs_sha256": None,
+        "reused": None,
     }
 
 
@@ -80,6 +90,32 @@ def judged(base: Mapping[str, Any], verdict: Verdict, built: Built | None) -> Re
         }
         record["timings"] = {"build_s": built.build_s, "cached": built.cached}
     return record
+
+
+def add_past(record: Record, made: CaseRun) -> None:
+    """Add what the baseline has to do with a case."""
+    record["inputs_sha256"] = made.inputs_sha256
+    if made.reused is not None:
+        record["limits"] = made.reused["limits"]
+        record["reused"] = made.reused["run"]
+    comparison = made.comparison
+    if comparison is not None and (comparison.regressions or comparison.improvements):
+        record["regression"] = {
+            "regressions": [_change(item) for item in comparison.regressions],
+            "improvements": [_change(item) for item in comparison.improvements],
+        }
+
+
+def _change(change: Change) -> Record:
+    return {
+        "metric": change.metric,
+        "subject": change.subject,
+        "before": plain(change.before),
+        "after": plain(change.after),
+        "change": plain(change.change),
+        "needed": change.needed,
+        "share": change.share,
+    }
 
 
 def _limit(comparison: Comparison) -> Record:
@@ -125,6 +161,26 @@ def host() -> Record:
     }
 
 
+def device(target: Target, threads: int, cpus: Sequence[int]) -> Record:
+    """What numbers of time and memory depend on, besides the model file.
+
+    Neither the runtime's patch level nor the system's is part of it, nor what this machine is
+    called: two alike give numbers that can be compared.
+    """
+    found = versions((target.runtime,)).get(target.runtime, "")
+    runtime = ".".join(found.split(".")[:2])
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "cpus": list(cpus),
+        "runtime": f"{target.runtime} {runtime}" if found else "",
+    }
+
+
+@cache
 def _cpu_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -160,9 +216,12 @@ def git_commit(directory: Path) -> Record | None:
     commit = ask("rev-parse", "HEAD")
     if commit is None:
         return None
+    branch = ask("rev-parse", "--abbrev-ref", "HEAD")
+    if branch == "HEAD":  # detached, as CI systems check out; they name the branch themselves
+        branch = next((found for name in _BRANCH if (found := os.environ.get(name))), None)
     return {
         "commit": commit,
-        "branch": ask("rev-parse", "--abbrev-ref", "HEAD"),
+        "branch": branch,
         "dirty": bool(ask("status", "--porcelain", "--untracked-files=no")),
     }
 

@@ -31,6 +31,7 @@ class Target:
             ``"torch"`` (a .pt2 program), or ``"float"`` (the target's own fp32 file).
         packages: importable module -> pip requirement, all that building and running need.
         distributions: packages whose version decides what a build gives, for cache keys.
+        runtime: the package that runs its files.
         tools: ``"module:Class"``, see `Tools`.
         drivers: modules of its runtime driver, sent to where it runs; the last has the class.
         driver: ``"module:Class"``.
@@ -46,6 +47,7 @@ class Target:
     aliases: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
     distributions: tuple[str, ...] = ()
+    runtime: str = ""
     tools: str = ""
     drivers: tuple[str, ...] = ()
     driver: str = ""

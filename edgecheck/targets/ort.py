@@ -45,6 +45,7 @@ TARGETS = (
             *("torch", "torchao", "onnx", "onnxruntime", "onnxscript"),
             "onnxconverter-common",
         ),
+        runtime="onnxruntime",
         tools="edgecheck.targets.ort:OrtTools",
         drivers=(
             "edgecheck.drivers.memory",

@@ -38,6 +38,7 @@ TARGETS = (
             "torchao": "torchao",
         },
         distributions=("torch", "torchao", "litert-torch", "litert-converter", "ai-edge-quantizer"),
+        runtime="ai-edge-litert",
         tools="edgecheck.targets.tflite:TfliteTools",
         drivers=(
             "edgecheck.drivers.memory",
