@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: conformance test check benchmarks benchmarks-long clean
 
-# Judge the bundled models on both runtimes; writes junit.xml and edge.json.
+# Judge the bundled models on both runtimes; writes junit.xml, edge.json and edge.html.
 conformance: $(INSTALLED)
 	$(BIN)/python -m pytest suites --edge-targets=ort,tflite \
-		--junitxml=junit.xml --edge-json=edge.json
+		--junitxml=junit.xml --edge-json=edge.json --edge-html=edge.html
 
 # Lint, types, the tests of edgecheck itself spread over workers, and the bundled models alone.
 test: check
@@ -35,4 +35,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .edgecheck .mypy_cache .pytest_cache .ruff_cache junit.xml edge.json
+	rm -rf $(VENV) .edgecheck .mypy_cache .pytest_cache .ruff_cache junit.xml edge.json edge.html
