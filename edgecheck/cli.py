@@ -68,3 +68,7 @@ def schema_text() -> str:
     """The JSON Schema of the report."""
     folder = importlib.resources.files("edgecheck.report")
     return (folder / "schema" / "report-1.schema.json").read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,7 +20,7 @@ from edgecheck.case import Case
 from edgecheck.checks import run_check
 from edgecheck.data import save_feed
 from edgecheck.errors import EdgecheckError
-from edgecheck.history.compare import CaseComparison
+from edgecheck.history.compare import CaseComparison, Change
 from edgecheck.history.past import Past
 from edgecheck.model import Model
 from edgecheck.options import Options
@@ -83,7 +83,10 @@ class CaseRun:
         verdict = self._taken_over(name) or run_check(name, self._workbench, self.case)
         self.verdict = verdict
         self.comparison = self._past.compare(self._record(name, verdict))
-        if verdict.outcome is Outcome.INCONCLUSIVE and self._options.noise != "fail":
+        accepted = verdict.outcome is Outcome.INCONCLUSIVE and self._options.noise != "fail"
+        if accepted or verdict.outcome is Outcome.PASSED:
+            self._fail_on_regression(name)
+        if accepted:
             if self._options.noise == "skip":
                 pytest.skip(f"inconclusive: {verdict.reason}")
             text = f"{self.case.candidate} {name}: inconclusive: {verdict.reason}"
@@ -93,8 +96,6 @@ class CaseRun:
             pytest.skip(verdict.reason)
         if verdict.outcome is not Outcome.PASSED:
             pytest.fail(failure_text(self.case, name, verdict), pytrace=False)
-        if self.comparison and self.comparison.regressions and "regression" in self._past.fail_on:
-            pytest.fail(self._regression_text(name), pytrace=False)
         return verdict
 
     def _taken_over(self, name: str) -> Verdict | None:
@@ -110,23 +111,22 @@ class CaseRun:
             Outcome.PASSED,
             warnings=tuple(before["warnings"]),
             measurements=before["measurements"],
-            details=before["details"],
+            details=before.get("details", ""),
         )
 
     def _record(self, name: str, verdict: Verdict) -> dict[str, Any]:
         base = {"key": f"{self.case.candidate}/{name}"}
         return {**records.judged(base, verdict, None), "device": self._device}
 
-    def _regression_text(self, name: str) -> str:
-        assert self.comparison is not None
+    def _fail_on_regression(self, name: str) -> None:
+        found = self.comparison.regressions if self.comparison else ()
+        if not found or "regression" not in self._past.fail_on:
+            return
         assert self._past.baseline is not None
-        first, *others = map(comparison_report.change_text, self.comparison.regressions)
-        lines = [
-            f"{self.case.candidate} {name}: regression against {self._past.baseline.run.name}: "
-            f"{first}",
-            *(f"also: {line}" for line in others),
-        ]
-        return "\n".join(lines)
+        first, *others = map(_change_line, comparison_report.worst_first(found))
+        head = f"{self.case.candidate} {name}: regression against {self._past.baseline.run.name}"
+        lines = [f"{head}: {first}", *(f"also: {line}" for line in others)]
+        pytest.fail("\n".join(lines), pytrace=False)
 
     @property
     def built(self) -> Built | None:
@@ -162,6 +162,15 @@ class CaseRun:
         folder = self._directory / f"{self._runs}-{name}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def _change_line(change: Change) -> str:
+    metric, tell = comparison_report.metric_text(change), comparison_report.value_text
+    before, after = (tell(change.metric, value) for value in (change.before, change.after))
+    return (
+        f"{metric} {before} -> {after} ({comparison_report.change_text(change)}; "
+        f"counts from {comparison_report.needed_text(change)})"
+    )
 
 
 def failure_text(case: Case, check: str, verdict: Verdict) -> str:

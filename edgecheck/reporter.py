@@ -80,13 +80,17 @@ class Reporter:
         self._records = run.all_records()
         benchmark.add(self._config, self._records)
         errors = [*run.catalog.errors, *self._unknown_waivers(run)]
-        self._comparison = _compare(run, self._records)
+        self._comparison = self._compare(run)
         self._gate = terminal.judge_gate(
             self._records,
             accept_missing=run.options.missing == "skip",
             errors=errors,
             faults=[*self._vanished(run), *self._stale_waivers(run)],
         )
+        if self._comparison is not None:
+            gate = "closed" if self._gate.closed else "passed"
+            after = replace(self._comparison.after, gate=gate)
+            self._comparison = replace(self._comparison, after=after)
         if self._gate.closed and session.exitstatus in (
             pytest.ExitCode.OK,
             pytest.ExitCode.NO_TESTS_COLLECTED,
@@ -150,6 +154,33 @@ class Reporter:
 
     # -- what closes the gate beside the cases ------------------------------------------------
 
+    def _compare(self, run: Run) -> RunComparison | None:
+        """The run against its baseline; what was not selected has not vanished."""
+        from edgecheck.history.results import RunInfo
+
+        git = {**run.git, "dirty": bool(run.git.get("dirty"))}
+        found = run.past.compare_all(self._records, RunInfo(run.run_id, run.started, **git))
+        if found is None:
+            return None
+        known = set(run.catalog.known)
+        models = {key.split("/")[0] for key in known}
+        gone = [
+            key
+            for key in found.vanished
+            if key not in known
+            and run.selects(key)
+            and (key.split("/")[0] in models or self._collects_all())
+        ]
+        return replace(found, vanished=gone)
+
+    def _collects_all(self) -> bool:
+        """Whether a model that was not collected is one that there is no more."""
+        config, root = self._config, self._config.rootpath
+        return not config.getoption("lf", False) and all(
+            Path(item).is_dir() and Path(item).resolve().parent in (root, root.parent)
+            for item in config.args
+        )
+
     def _vanished(self, run: Run) -> list[str]:
         if self._comparison is None or not self._comparison.vanished:
             return []
@@ -179,11 +210,7 @@ class Reporter:
 
         if not run.past.waivers or not run.catalog.declared:
             return []
-        root = self._config.rootpath
-        everything = not self._config.getoption("lf", False) and all(
-            Path(item).is_dir() and Path(item).resolve().parent in (root, root.parent)
-            for item in self._config.args
-        )
+        everything = self._collects_all()
         found = waivers.unknown(run.past.waivers, run.catalog.declared, all_models=everything)
         return [f"waivers: {line}" for line in found]
 
@@ -220,18 +247,6 @@ class Reporter:
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
-def _compare(run: Run, records: list[dict[str, Any]]) -> RunComparison | None:
-    """The run against its baseline; what was not selected has not vanished."""
-    from edgecheck.history.results import RunInfo
-
-    found = run.past.compare_all(records, RunInfo(run.run_id, run.started, **run.git))
-    if found is None:
-        return None
-    known = set(run.catalog.known)
-    gone = [key for key in found.vanished if key not in known and run.selects(key)]
-    return replace(found, vanished=gone)
-
-
 def _remember(history: str, document: dict[str, Any]) -> None:
     from edgecheck.history.database import History
 
@@ -240,14 +255,10 @@ def _remember(history: str, document: dict[str, Any]) -> None:
 
 
 def _trends(history: str, document: dict[str, Any]) -> list[Any]:
-    from edgecheck.history.database import History
     from edgecheck.history.results import results_of
-    from edgecheck.history.trends import trends_of
+    from edgecheck.history.trends import trends_in
 
-    if not history:
-        return []
-    with History(history) as opened:
-        return list(trends_of(opened, results_of(document)))
+    return trends_in(history, results_of(document)) if history else []
 
 
 def _append(path: Path, text: str) -> None:

@@ -16,7 +16,8 @@ from edgecheck import __version__
 from edgecheck.building import own_source, qat_name
 from edgecheck.errors import EdgecheckError
 from edgecheck.history.results import fingerprint
-from edgecheck.model import artifact_key
+from edgecheck.metrics import as_metric
+from edgecheck.model import Artifact, Evaluation, artifact_key
 from edgecheck.packing import pack
 from edgecheck.store import digest_of, file_sha256
 from edgecheck.targets import find_target, versions
@@ -35,8 +36,9 @@ def inputs_digest(
 ) -> str | None:
     """All that decides a standard check's outcome, as one digest.
 
-    That is the model file, the data, the reference, the limits, the tools' versions, and for
-    latency and memory the device. The reference counts by its captured program.
+    That is the model file and how it is bound, the data, the reference, the limits, the tools'
+    versions, the processor, and for latency and memory the whole device. The reference counts by
+    its captured program; the user's metric by its function and that one's file.
 
     Returns None where it can't be told, so that the case must be measured.
     """
@@ -56,13 +58,20 @@ def _facts(
     }
     if check == "latency" and any(name in limits[""] for name in _RELATIVE):
         return None
+    built, model = workbench.built(case), case.model
     facts: dict[str, Any] = {
         "edgecheck": __version__,
         "check": check,
-        "artifact": workbench.built(case).sha256,
+        "artifact": built.sha256,
+        "binding": _binding(built.declared),
         "limits": limits,
         "tools": versions((*case.target.distributions, case.target.runtime)),
-        "inputs": [asdict(item) for item in case.model.inputs],
+        # A runtime's kernels differ between processors, and with them its rounding.
+        "processor": [device.get(name) for name in ("system", "machine", "cpu")],
+        "inputs": [asdict(item) for item in model.inputs],
+        "outputs": list(model.outputs),
+        "dims": dict(model.dims),
+        "batch_sizes": list(model.batch_sizes),
     }
     if check in _OF_DEVICE:
         facts["device"] = fingerprint(device)
@@ -75,7 +84,7 @@ def _facts(
         evaluation = case.model.evaluation
         assert evaluation is not None
         facts["data"] = workbench.data(case, "evaluation")["sha256"]
-        facts["output"] = evaluation.output
+        facts["evaluation"] = [evaluation.output, evaluation.batch_size, *_scale(evaluation)]
         facts["code"] = [_code_sha256(item) for item in (evaluation.metric, evaluation.postprocess)]
     return facts
 
@@ -92,13 +101,28 @@ def _references(case: Case, workbench: Workbench) -> list[str]:
         reference = replace(
             case, variant="", target=find_target(target), precision=precision, unsupported=""
         )
-        found = [workbench.built(reference).sha256]
+        built = workbench.built(reference)
+        found = [built.sha256, digest_of(_binding(built.declared))]
     if case.variant:
         found.append(workbench.sources.program(*own_source(case), model)["digest"])
     qat = model.qat_source(case.target.name) if case.precision == "int8-qat" else None
     if qat is not None:
         found.append(workbench.sources.program(qat_name(case), qat, model)["digest"])
     return found
+
+
+def _binding(artifact: Artifact) -> dict[str, Any]:
+    """How the tensors of a file correspond to the declared ones; not where the file is."""
+    return {
+        "inputs": dict(artifact.inputs),
+        "outputs": dict(artifact.outputs),
+        "transpose": {name: list(axes) for name, axes in artifact.transpose.items()},
+    }
+
+
+def _scale(evaluation: Evaluation) -> list[Any]:
+    metric = as_metric(evaluation.metric)
+    return [metric.name, metric.higher_is_better, metric.fraction]
 
 
 def _files_sha256(feed: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecheck.cli import _parser
+from edgecheck.cli import build_parser
 
 TEXT = (Path(__file__).parents[1] / "docs/ci.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -60,7 +60,7 @@ def test_pytest_knows_every_option(words: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [*commands("edgecheck merge"), *commands("edgecheck report")])
 def test_edgecheck_knows_every_command(words: list[str]) -> None:
-    _parser().parse_args(words[1:])
+    build_parser().parse_args(words[1:])
 
 
 def test_every_option_that_the_text_names_exists() -> None:

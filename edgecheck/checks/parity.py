@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 # Rows that are compared at a time; whole outputs may not fit in memory.
 _CHUNK_ELEMENTS = 1 << 20
+# Of a histogram of errors, from so many elements of each chunk at most.
+_BINS = 60
+_PICTURED_ELEMENTS = 4096
 # SQNR of a candidate without any error, which has no logarithm: beyond what float64 can resolve.
 _EXACT_DB = 400.0
 
@@ -51,6 +54,7 @@ class Agreement:
     rows: int = 0
     same_top1: int = 0
     worst: dict[str, Any] = field(default_factory=dict)
+    errors: list[Array] = field(default_factory=list)
 
     def add(self, candidate: Array, reference: Array, label: str, *, classes: bool) -> None:
         """Account for one pair of equal, finite arrays, in float64."""
@@ -58,7 +62,10 @@ class Agreement:
         for start in range(0, flat_reference.size, _CHUNK_ELEMENTS):
             left = flat_candidate[start : start + _CHUNK_ELEMENTS].astype(np.float64)
             right = flat_reference[start : start + _CHUNK_ELEMENTS].astype(np.float64)
-            error = np.abs(left - right)
+            signed = left - right
+            # Evenly spread elements, enough for a picture.
+            self.errors.append(signed[:: max(1, signed.size // _PICTURED_ELEMENTS)])
+            error = np.abs(signed)
             position = int(error.argmax())
             if error[position] > self.max_abs_error or not self.worst:
                 self.max_abs_error = float(error[position])
@@ -90,6 +97,18 @@ class Agreement:
         if self.rows:
             found["top1_agreement"] = self.same_top1 / self.rows
         return found
+
+    def histogram(self) -> dict[str, list[float]] | None:
+        """Errors, candidate less reference: ``edges``, one more than ``counts``.
+
+        None where they lie too close together, or too far apart, for bins in float64.
+        """
+        try:
+            with np.errstate(over="raise"):
+                counts, edges = np.histogram(np.concatenate(self.errors), bins=_BINS)
+        except (ValueError, FloatingPointError):
+            return None
+        return {"edges": edges.tolist(), "counts": counts.tolist()}
 
     def _sqnr_db(self) -> float:
         if self.max_abs_error == 0.0:
@@ -222,7 +241,11 @@ def judge(
     outputs: dict[str, Any] = {}
     for name, agreement in judged.items():
         metrics = agreement.metrics()
-        outputs[name] = {**metrics, "worst": agreement.worst}
+        outputs[name] = {
+            **metrics,
+            "worst": agreement.worst,
+            "error_histogram": agreement.histogram(),
+        }
         broken = []
         for metric, value in metrics.items():
             if metric in limits[name]:

@@ -68,7 +68,9 @@ def find_run(spec: str, history: History, root: Path) -> StoredRun:
         raise HistoryError(f"baseline {spec!r} names nothing after {kind}:")
     for item in kinds:
         if item == "run" and (len(kinds) == 1 or len(name) >= _LEAST_ID):
-            found = [run for run in history.runs() if run.id.startswith(name)]
+            runs = history.runs()
+            found = [run for run in runs if run.id == name]
+            found = found or [run for run in runs if run.id.startswith(name)]
             if len(found) > 1:
                 raise HistoryError(f"{len(found)} runs have ids that begin with {name!r}")
         elif item == "tag":

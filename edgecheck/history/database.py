@@ -20,7 +20,7 @@ import sqlalchemy as sql
 from edgecheck.errors import HistoryError
 from edgecheck.history import tables, writing
 from edgecheck.history.compare import spread_of
-from edgecheck.history.engine import WRITES, open_engine, told
+from edgecheck.history.engine import WRITES, open_engine, shown, told
 from edgecheck.history.metrics import METRICS
 from edgecheck.history.results import (
     CaseResult,
@@ -68,14 +68,21 @@ class History:
         create: whether to make it where there is none.
 
     Raises:
-        HistoryError: it can't be opened, or is no history.
+        HistoryError: it can't be opened, or is no history. So do all methods where it fails.
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         self.url = url
         self._engine = open_engine(url, create=create)
-        with self._transaction(write=True) as connection:
-            tables.migrate(connection)
+        try:
+            with self._transaction() as connection:
+                current = tables.is_current(connection)
+            if not current:
+                with self._transaction(write=True) as connection:
+                    tables.migrate(connection, create=create)
+        except HistoryError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close all connections."""
@@ -89,19 +96,20 @@ class History:
 
     @contextmanager
     def _transaction(self, *, write: bool = False) -> Iterator[sql.Connection]:
+        options: dict[str, Any] = {WRITES: write}
+        if not write and self._engine.dialect.name == "postgresql":
+            # All queries of a reader see the same runs, as they do on SQLite.
+            options["isolation_level"] = "REPEATABLE READ"
         try:
             with (
-                self._engine.connect().execution_options(**{WRITES: write}) as connection,
-                connection.begin(),
+                self._engine.connect() as connection,
+                connection.execution_options(**options).begin(),
             ):
                 yield connection
         except sql.exc.SQLAlchemyError as error:
-            raise HistoryError(f"history {self._shown}: {told(error)}") from error
-
-    @property
-    def _shown(self) -> str:
-        """The URL without its password."""
-        return self._engine.url.render_as_string(hide_password=True)
+            raise HistoryError(f"history {shown(self._engine.url)}: {told(error)}") from error
+        except HistoryError as error:
+            raise HistoryError(f"history {shown(self._engine.url)}: {error}") from None
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -194,13 +202,17 @@ class History:
         query = sql.select(tables.runs.c.report).where(tables.runs.c.uid == run_id)
         with self._transaction() as connection:
             packed = connection.execute(query).scalar_one_or_none()
-        if packed is None:
-            raise HistoryError(f"history {self._shown}: there is no run {run_id}")
+            if packed is None:
+                raise HistoryError(f"there is no run {run_id}")
         found: dict[str, Any] = json.loads(zlib.decompress(packed))
         return found
 
-    def results(self, run: RunInfo) -> RunResults:
-        """A run's results; readings of the machine know how far they varied before."""
+    def results(self, run: RunInfo, *, spreads: bool = True) -> RunResults:
+        """A run's results; readings of the machine know how far they varied before.
+
+        Args:
+            spreads: whether to find that out: only the earlier run of a comparison needs it.
+        """
         c = tables.results.c
         with self._transaction() as connection:
             run_id = self._run_id(connection, run)
@@ -222,7 +234,7 @@ class History:
             )
             rows = connection.execute(query).tuples().all()
             readings = self._readings(connection, run_id)
-            spreads = self._spreads(connection, run, run_id)
+            known = self._spreads(connection, run, run_id) if spreads else {}
         devices: dict[str, dict[str, Any]] = {}
         found = {}
         for result_id, case_id, key, device_id, description, *rest in rows:
@@ -236,7 +248,7 @@ class History:
                 artifact_sha256=sha256,
                 device=device,
                 readings=tuple(
-                    replace(item, spread=spreads.get((case_id, device_id, metric_id)))
+                    replace(item, spread=known.get((case_id, device_id, metric_id)))
                     if METRICS[item.metric].of_device
                     else item
                     for metric_id, item in sorted(
@@ -251,7 +263,7 @@ class History:
         query = sql.select(tables.runs.c.id).where(tables.runs.c.uid == run.id)
         found = connection.execute(query).scalar_one_or_none()
         if found is None:
-            raise HistoryError(f"history {self._shown}: there is no run {run.id}")
+            raise HistoryError(f"there is no run {run.id}")
         return int(found)
 
     @staticmethod
@@ -268,7 +280,7 @@ class History:
             .where(tables.results.c.run_id == run_id)
         )
         found: dict[int, list[tuple[int, Reading]]] = defaultdict(list)
-        for result_id, metric_id, value, low, high in connection.execute(query):
+        for result_id, metric_id, value, low, high in connection.execute(query).all():
             name, subject, better = known[metric_id]
             found[result_id].append((metric_id, Reading(name, subject, value, better, low, high)))
         return found
@@ -299,7 +311,7 @@ class History:
             .where(r.run_id.in_(ids), m.metric_id.in_(wanted))
         )
         values: dict[tuple[int, int, int], list[float]] = defaultdict(list)
-        for case_id, device_id, metric_id, value in connection.execute(query):
+        for case_id, device_id, metric_id, value in connection.execute(query).all():
             values[(case_id, device_id, metric_id)].append(value)
         found = ((key, spread_of(series)) for key, series in values.items())
         return {key: spread for key, spread in found if spread is not None}

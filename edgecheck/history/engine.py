@@ -14,8 +14,15 @@ from edgecheck.errors import HistoryError
 
 # How long one writer waits for the others.
 _BUSY_S = 60
+# How long a server may take to answer at all; a URL's own connect_timeout goes before it.
+_CONNECT_S = 15
 # The execution option of connections that are going to write.
 WRITES = "edgecheck_writes"
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
 
 
 def open_engine(url: str, *, create: bool) -> sql.Engine:
@@ -24,32 +31,14 @@ def open_engine(url: str, *, create: bool) -> sql.Engine:
     Raises:
         HistoryError: it can't be, or there is none and `create` is false.
     """
+    parsed = _parse(url)
+    if parsed.drivername == "sqlite":
+        _check_file(parsed.database or "", create=create)
+        options = {"timeout": _BUSY_S}
+    else:
+        options = {} if "connect_timeout" in parsed.query else {"connect_timeout": _CONNECT_S}
     try:
-        parsed = sql.make_url(url if "://" in url else f"sqlite:///{url}")
-    except sql.exc.ArgumentError as error:
-        raise HistoryError(f"history {url!r} is no path and no database URL: {error}") from None
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise HistoryError(
-            f"history {parsed.render_as_string(hide_password=True)}: "
-            "only sqlite and postgresql are supported"
-        )
-    if parsed.get_backend_name() == "sqlite":
-        path = Path(parsed.database or "")
-        if not path.name or parsed.database == ":memory:":
-            raise HistoryError("a history needs a file: one in memory would be lost")
-        if not path.is_file() and not create:
-            raise HistoryError(f"there is no history at {path}: name it with --edge-history URL")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise HistoryError(f"history {path}: {error.strerror or error}") from None
-    try:
-        engine = sql.create_engine(
-            parsed,
-            connect_args={"timeout": _BUSY_S} if parsed.get_backend_name() == "sqlite" else {},
-        )
+        engine = sql.create_engine(parsed, connect_args=options)
     except ModuleNotFoundError as error:
         raise HistoryError(
             f"PostgreSQL needs {error.name}: pip install 'edgecheck[postgres]'"
@@ -58,6 +47,44 @@ def open_engine(url: str, *, create: bool) -> sql.Engine:
         sql.event.listen(engine, "connect", _prepare_sqlite)
         sql.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _parse(url: str) -> sql.URL:
+    scheme, colon, _ = url.partition("://")
+    if not colon:
+        return sql.URL.create("sqlite", database=url)
+    if scheme not in _DRIVERS:
+        raise HistoryError(
+            f"history {scheme}://...: it is an SQLite file's path, sqlite:///PATH, or "
+            "postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
+    try:
+        return sql.make_url(url).set(drivername=_DRIVERS[scheme])
+    except (sql.exc.ArgumentError, ValueError):
+        # What can't be taken apart may hold a password anywhere: it is not shown.
+        raise HistoryError(f"history {scheme}://...: this is no valid database URL") from None
+
+
+def _check_file(name: str, *, create: bool) -> None:
+    path = Path(name)
+    if not path.name or name == ":memory:" or name.startswith("file:"):
+        raise HistoryError("a history needs a file's path: one in memory would be lost")
+    try:
+        if path.is_dir():
+            raise HistoryError(f"history {path}: it is a directory, not a file")
+        if not path.exists() and not create:
+            raise HistoryError(f"there is no history at {path}: name it with --edge-history URL")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HistoryError(f"history {path}: {error.strerror or error}") from None
+
+
+def shown(url: sql.URL) -> str:
+    """A database's path, or its URL without passwords."""
+    if url.drivername == "sqlite":
+        return str(url.database)
+    secrets = {name: "***" for name in url.query if "password" in name}
+    return url.update_query_dict(secrets).render_as_string(hide_password=True)
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

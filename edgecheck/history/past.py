@@ -19,6 +19,7 @@ from edgecheck.history.results import (
     RunInfo,
     RunResults,
     case_result,
+    case_results,
 )
 from edgecheck.waivers import Waiver
 
@@ -53,8 +54,7 @@ class Past:
         """A run's records against the baseline."""
         if self.baseline is None:
             return None
-        after = RunResults(run, {item["key"]: case_result(item) for item in records})
-        return compare_runs(self.baseline, after, self.metrics)
+        return compare_runs(self.baseline, RunResults(run, case_results(records)), self.metrics)
 
 
 def as_data(past: Past) -> dict[str, Any]:

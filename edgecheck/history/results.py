@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgecheck.history.metrics import HIGHER, LOWER, METRICS
 
-# What equal outputs count as, whose SQNR is infinite: more than float32 can tell apart.
-IDENTICAL_DB = 200.0
+# A higher SQNR is not followed: errors of 1e-5 come and go with a runtime's order of summation.
+ENOUGH_DB = 100.0
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,24 @@ class RunResults:
 
 def results_of(document: Mapping[str, Any]) -> RunResults:
     """The results in a JSON report (see `edgecheck.report.read`)."""
-    cases: dict[str, CaseResult] = {}
-    for item in document["cases"]:
-        found = case_result(item)
-        # A test of the user's own may have parameters, and so several results of one key.
-        if found.key not in cases or found.verdict != "passed":
-            cases[found.key] = found
-    return RunResults(run_info(document), cases)
+    return RunResults(run_info(document), case_results(document["cases"]))
+
+
+def case_results(records: Iterable[Mapping[str, Any]]) -> dict[str, CaseResult]:
+    """What is kept of records, by key; of those that share one, of the worst verdict.
+
+    A test of the user's own may have parameters, and so several results of one key.
+    """
+    found: dict[str, CaseResult] = {}
+    for item in records:
+        known, result = found.get(item["key"]), case_result(item)
+        if known is None or _badness(result) > _badness(known):
+            found[result.key] = result
+    return found
+
+
+def _badness(result: CaseResult) -> int:
+    return 0 if result.verdict == "passed" else 1 if result.accepted else 2
 
 
 def run_info(document: Mapping[str, Any]) -> RunInfo:
@@ -125,14 +137,14 @@ def run_info(document: Mapping[str, Any]) -> RunInfo:
 
 def case_result(record: Mapping[str, Any]) -> CaseResult:
     """What is kept of a case's record."""
-    artifact = record["artifact"] or {}
+    artifact, device = record["artifact"] or {}, record.get("device")
     return CaseResult(
         key=record["key"],
         verdict=record["verdict"],
         reason=record["reason"],
         accepted=record["expected_failure"] or "",
         artifact_sha256=artifact.get("sha256", ""),
-        device=record.get("device") or {},
+        device=device if isinstance(device, Mapping) else {},
         readings=tuple(sorted(_readings(record["measurements"]), key=lambda item: item.place)),
     )
 
@@ -147,9 +159,9 @@ def _readings(measurements: Mapping[str, Any]) -> Iterator[Reading]:
     for output, values in outputs.items() if isinstance(outputs, Mapping) else ():
         if isinstance(values, Mapping):
             for name in ("sqnr_db", "top1_agreement"):
-                found = values.get(name)
-                value = IDENTICAL_DB if found == "inf" else number(found)
+                value = number(values.get(name))
                 if value is not None:
+                    value = min(value, ENOUGH_DB) if name == "sqnr_db" else value
                     yield Reading(name, output, value, METRICS[name].better)
     value = number(measurements.get("candidate"))
     if value is not None and "higher_is_better" in measurements:
@@ -170,7 +182,10 @@ def number(value: Any) -> float | None:
     """A finite number, or None: reports write infinities and NaN as text."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # JSON has integers of any length
+        return None
 
 
 def fingerprint(device: Mapping[str, Any]) -> str:

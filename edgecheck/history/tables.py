@@ -93,25 +93,45 @@ def _create(connection: sql.Connection) -> None:
 STEPS: tuple[Callable[[sql.Connection], None], ...] = (_create,)
 
 
-def migrate(connection: sql.Connection) -> None:
+def is_current(connection: sql.Connection) -> bool:
+    """Whether a database is up to date, so that nothing is to be written to open it."""
+    return _version(connection) == len(STEPS)
+
+
+def migrate(connection: sql.Connection, *, create: bool) -> None:
     """Bring a database up to date, within the caller's transaction.
 
     Raises:
-        HistoryError: a later edgecheck wrote it.
+        HistoryError: a later edgecheck or another program wrote it, or it is empty and `create`
+            is false.
     """
     if connection.dialect.name == "postgresql":
         # Two that create the tables at once would fail; the number is ours alone.
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(6017320)")
-    known = sql.inspect(connection).has_table(versions.name)
-    version = connection.execute(sql.select(versions.c.version)).scalar_one() if known else 0
-    if version > len(STEPS):
-        raise HistoryError(
-            f"the history has version {version}, and this edgecheck knows up to {len(STEPS)}: "
-            "update edgecheck"
-        )
+    version = _version(connection)
     if version == len(STEPS):
         return
+    if version == 0:
+        if others := sql.inspect(connection).get_table_names():
+            raise HistoryError(
+                f"it is another program's database (its tables: {', '.join(sorted(others)[:3])})"
+            )
+        if not create:
+            raise HistoryError("there is no history in it yet")
     for step in STEPS[version:]:
         step(connection)
     connection.execute(sql.delete(versions))
     connection.execute(sql.insert(versions).values(version=len(STEPS)))
+
+
+def _version(connection: sql.Connection) -> int:
+    """0 where there are no tables of the history."""
+    if not sql.inspect(connection).has_table(versions.name):
+        return 0
+    version: int = connection.execute(sql.select(versions.c.version)).scalar_one()
+    if not 0 < version <= len(STEPS):
+        raise HistoryError(
+            f"it has version {version}, and this edgecheck knows up to {len(STEPS)}: "
+            "update edgecheck"
+        )
+    return version

@@ -90,6 +90,8 @@ def shifts_in(
         for name, subject, device in history.metrics_of(key):
             if name not in METRICS or not fnmatch.fnmatchcase(name, metric):
                 continue
+            if METRICS[name].of_device and not device:
+                continue  # of any unknown device: no series
             points = history.series(key, name, subject, device=device, branch=branch, limit=limit)
             for found in find_change_points([item.value for item in points], METRICS[name]):
                 higher_is_better = (METRICS[name].better or points[-1].better) == HIGHER
@@ -119,17 +121,22 @@ def trends_in(history: str, results: RunResults) -> list[Trend]:
 def trends_of(history: History, results: RunResults, *, limit: int = 100) -> Iterator[Trend]:
     """The trends of a run's followed numbers on their own device, on all branches.
 
+    Those of time and memory are left out where the device is not known.
+
     Args:
         limit: of points each.
     """
     for case in results.cases.values():
+        device = fingerprint(case.device)
         for reading in case.readings:
-            if reading.metric in FOLLOWED:
+            of_device = METRICS[reading.metric].of_device
+            # An unknown device would have the numbers of all in one series.
+            if reading.metric in FOLLOWED and (device or not of_device):
                 points = history.series(
                     case.key,
                     reading.metric,
                     reading.subject,
-                    device=fingerprint(case.device) if METRICS[reading.metric].of_device else "",
+                    device=device if of_device else "",
                     limit=limit,
                 )
                 if len(points) >= LEAST_POINTS:

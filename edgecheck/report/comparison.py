@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecheck.history.compare import Change, Direction, RunComparison
-from edgecheck.history.results import IDENTICAL_DB, RunInfo
+from edgecheck.history.results import RunInfo
 from edgecheck.report.markdown import code, counted, escape, table
 from edgecheck.report.record import plain
 from edgecheck.units import format_bytes, format_time
@@ -38,7 +38,7 @@ def value_text(metric: str, value: float) -> str:
     if metric.endswith("_per_s"):
         return f"{value:.{_DIGITS}g} /s"
     if metric.endswith("_db"):
-        return "identical" if value == IDENTICAL_DB else f"{value:.{_DIGITS}g} dB"
+        return f"{value:.{_DIGITS}g} dB"
     return f"{value:.{_DIGITS}g}"
 
 

@@ -62,7 +62,7 @@ def comparison(*changes, **fields):
         ("latency_p50_ms", 1234.5, "1.234 s"),
         ("size_bytes", 1_234_567, "1.235 MB"),
         ("sqnr_db", 41.23456, "41.23 dB"),
-        ("sqnr_db", 200.0, "identical"),
+        ("sqnr_db", 42.5, "42.5 dB"),
         ("throughput_per_s", 12345.6, "1.235e+04 /s"),
         ("top1_agreement", 0.99123, "0.9912"),
     ],

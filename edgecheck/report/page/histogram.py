@@ -73,7 +73,7 @@ def of_errors(output: str, found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kind": "errors",
         "title": f"Errors of {output}",
-        "note": "Candidate minus reference, over all elements.",
+        "note": "Candidate minus reference, over evenly spread elements.",
         "values": [
             {"from": left, "to": right, "elements": count}
             for left, right, count in zip(edges, edges[1:], counts, strict=False)
