@@ -233,7 +233,7 @@ class Reporter:
             color=terminalreporter.hasmarkup,
         )
         if self._comparison is not None:
-            lines += ["", *comparisons.table_lines(self._comparison, terminalreporter.hasmarkup)]
+            lines += comparisons.table_lines(self._comparison, terminalreporter.hasmarkup)
         if reused := sum(item["reused"] is not None for item in self._records):
             lines.append(f"{reused} of {len(self._records)} cases taken over from the baseline")
         for line in [*lines, *self._notes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from edgecheck.history.metrics import HIGHER, Metric
@@ -150,14 +150,19 @@ def compare_case(
     changes = []
     left_out = False
     same_device = fingerprint(before.device) == fingerprint(after.device) != ""
+    same_file = before.artifact_sha256 == after.artifact_sha256 != ""
     for reading in after.readings:
         old, metric = earlier.get(reading.place), metrics.get(reading.metric)
         if old is None or metric is None:
             continue
         if metric.of_device and not same_device:
             left_out = True
-        else:
-            changes.append(compare_reading(after.key, old, reading, metric))
+            continue
+        change = compare_reading(after.key, old, reading, metric)
+        # The same file on the same device: what differs is the machine's mood, not the model.
+        if metric.of_device and same_file:
+            change = replace(change, direction=Direction.UNCHANGED)
+        changes.append(change)
     worse = None
     if before.verdict == "passed" and after.verdict != "passed" and not after.accepted:
         worse = (before.verdict, after.verdict)

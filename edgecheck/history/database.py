@@ -232,7 +232,7 @@ class History:
                 .join(tables.devices, tables.devices.c.id == c.device_id)
                 .where(c.run_id == run_id)
             )
-            rows = connection.execute(query).tuples().all()
+            rows = connection.execute(query).all()
             readings = self._readings(connection, run_id)
             known = self._spreads(connection, run, run_id) if spreads else {}
         devices: dict[str, dict[str, Any]] = {}
@@ -387,7 +387,7 @@ class History:
             )
         width = len(_RUN_COLUMNS)
         with self._transaction() as connection:
-            rows = connection.execute(query).tuples().all()
+            rows = connection.execute(query).all()
         return [Point(RunInfo(*row[:width]), *row[width:]) for row in reversed(rows)]
 
 

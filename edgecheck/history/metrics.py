@@ -47,8 +47,8 @@ def _size(name: str) -> Metric:
     return Metric(name, LOWER, 0.01)
 
 
-# Spreads: a shared machine's speed drifts by 10 % from minute to minute (docs/benchmarks.md);
-# tails and single events vary more. Loads and first inferences of under a millisecond are luck.
+# Spreads: a shared machine's speed drifts by 20 % within minutes (docs/benchmarks.md); tails and
+# single events vary more. Loads and first inferences of under a millisecond are luck.
 # Memory repeats to 1 % (docs/benchmarks.md), a few pages apart.
 METRICS = {
     metric.name: metric
@@ -62,12 +62,12 @@ METRICS = {
         Metric("sqnr_db", HIGHER, 3.0, absolute=True),
         Metric("top1_agreement", HIGHER, 0.01, absolute=True),
         Metric("accuracy", "", 0.005),
-        _time("latency_p50_ms", 0.05, spread=0.10),
-        _time("latency_p95_ms", 0.10, spread=0.15),
-        _time("latency_p99_ms", 0.20, spread=0.25),
-        _time("first_inference_ms", 0.20, spread=0.25, floor=1.0),
-        _time("load_time_ms", 0.20, spread=0.25, floor=5.0),
-        Metric("throughput_per_s", HIGHER, 0.05, spread=0.10, of_device=True),
+        _time("latency_p50_ms", 0.05, spread=0.20),
+        _time("latency_p95_ms", 0.10, spread=0.25),
+        _time("latency_p99_ms", 0.20, spread=0.35),
+        _time("first_inference_ms", 0.20, spread=0.35, floor=1.0),
+        _time("load_time_ms", 0.20, spread=0.35, floor=5.0),
+        Metric("throughput_per_s", HIGHER, 0.05, spread=0.20, of_device=True),
         Metric("peak_memory_bytes", LOWER, 0.05, spread=0.01, floor=1e6, of_device=True),
         Metric("load_memory_bytes", LOWER, 0.05, spread=0.01, floor=1e6, of_device=True),
         Metric("steady_memory_bytes", LOWER, 0.05, spread=0.01, floor=1e6, of_device=True),

@@ -62,7 +62,7 @@ def add_cases(connection: sql.Connection, run_id: int, found: Sequence[CaseResul
     ids = sql.select(tables.results.c.case_id, tables.results.c.id).where(
         tables.results.c.run_id == run_id
     )
-    result_ids = dict(connection.execute(ids).tuples().all())
+    result_ids = dict(connection.execute(ids).all())
     values = [
         {
             "result_id": result_ids[case_ids[(case.key,)]],

@@ -32,6 +32,7 @@ def run_of(number: int, p50_ms: float = 0.02, branch: str = "main", **changes):
     for item in cases:
         if item["check"] == "latency":
             item["measurements"] = {"latency_p50_ms": p50_ms}
+        item["artifact"] = {**item["artifact"], "sha256": f"{number:064x}"}
     found = document(cases, run_id=f"{number:08d}" + "a" * 24)
     found["run"]["started"] = f"2026-01-{1 + number // 24:02d}T{number % 24:02d}:00:00+00:00"
     found["run"]["git"] = {"commit": f"{number:040x}", "branch": branch, "dirty": False}
@@ -145,6 +146,13 @@ def test_a_slower_run_is_a_regression_with_exit_code_1(
     assert capsys.readouterr().out.count("|") > 4
     assert main(["compare", "run:00000030", "59.json", "--format", "json"]) == 1
     assert json.loads(capsys.readouterr().out)["schema"] == "edgecheck-comparison/1"
+
+
+def test_the_same_file_is_no_slower_than_itself(history: Path) -> None:
+    slower = run_of(30, 0.04)
+    slower["run"]["id"] = "f" * 32
+    (history / "slower.json").write_text(json.dumps(slower))
+    assert main(["compare", "run:00000030", "slower.json"]) == 0
 
 
 def test_what_counts_can_be_set(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
