@@ -76,7 +76,8 @@ def _check_file(name: str, *, create: bool) -> None:
             raise HistoryError(f"there is no history at {path}: name it with --edge-history URL")
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HistoryError(f"history {path}: {error.strerror or error}") from None
+        problem = error.strerror or error
+        raise HistoryError(f"history {path}: can't make its directory: {problem}") from None
 
 
 def shown(url: sql.URL) -> str:

@@ -50,8 +50,8 @@ def add_cases(connection: sql.Connection, run_id: int, found: Sequence[CaseResul
             "case_id": case_ids[(item.key,)],
             "device_id": device_ids[(fingerprint(item.device),)],
             "verdict": item.verdict,
-            "reason": item.reason,
-            "accepted": item.accepted,
+            "reason": _storable(item.reason),
+            "accepted": _storable(item.accepted),
             "artifact_sha256": item.artifact_sha256,
         }
         for item in found
@@ -76,6 +76,11 @@ def add_cases(connection: sql.Connection, run_id: int, found: Sequence[CaseResul
     ]
     if values:
         connection.execute(sql.insert(tables.measurements), values)
+
+
+def _storable(text: str) -> str:
+    """What crashed may have said anything: databases take no lone surrogates, and one no NUL."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _ids(
@@ -113,5 +118,10 @@ def insert(connection: sql.Connection, table: sql.Table, rows: Sequence[dict[str
     added = 0
     for start in range(0, len(rows), _AT_ONCE):
         statement = make(table).values(list(rows[start : start + _AT_ONCE]))
-        added += connection.execute(statement.on_conflict_do_nothing()).rowcount
+        done = connection.execute(
+            statement.on_conflict_do_nothing(),
+            # Without it PostgreSQL's count of a single row is lost.
+            execution_options={"preserve_rowcount": True},
+        )
+        added += done.rowcount
     return added

@@ -167,7 +167,7 @@ def device(target: Target, threads: int, cpus: Sequence[int]) -> Record:
     Neither the runtime's patch level nor the system's is part of it, nor what this machine is
     called: two alike give numbers that can be compared.
     """
-    found = versions((target.runtime,)).get(target.runtime, "")
+    found = versions((target.runtime,)).get(target.runtime, "") if target.runtime else ""
     runtime = ".".join(found.split(".")[:2])
     return {
         "system": platform.system(),

@@ -142,7 +142,8 @@ def test_a_slower_run_is_a_regression_with_exit_code_1(
     assert main(["compare", "run:00000030", "59.json"]) == 1
     assert "latency_p50" in capsys.readouterr().out
     assert main(["compare", "run:00000030", "run:00000031"]) == 0
-    assert main(["compare", "59.json", "run:00000030", "--format", "markdown"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "run:00000059", "run:00000030", "--format", "markdown"]) == 0
     assert capsys.readouterr().out.count("|") > 4
     assert main(["compare", "run:00000030", "59.json", "--format", "json"]) == 1
     assert json.loads(capsys.readouterr().out)["schema"] == "edgecheck-comparison/1"
