@@ -104,6 +104,8 @@ class Reporter:
 
     def _write(self, run: Run, session: pytest.Session) -> None:
         """Write all reports that were asked for; where one can't be, the others still are."""
+        from edgecheck.history.results import results_of
+        from edgecheck.history.trends import trends_in
         from edgecheck.report import comparison as comparisons
         from edgecheck.report import html, summary, terminal
         from edgecheck.report import json as json_report
@@ -136,7 +138,7 @@ class Reporter:
                         here / options.html,
                         document,
                         comparison=comparison,
-                        trends=_trends(history, document),
+                        trends=trends_in(history, results_of(document)),
                     ),
                 )
             )
@@ -252,13 +254,6 @@ def _remember(history: str, document: dict[str, Any]) -> None:
 
     with History(history) as opened:
         opened.add(document)
-
-
-def _trends(history: str, document: dict[str, Any]) -> list[Any]:
-    from edgecheck.history.results import results_of
-    from edgecheck.history.trends import trends_in
-
-    return trends_in(history, results_of(document)) if history else []
 
 
 def _append(path: Path, text: str) -> None:

@@ -189,6 +189,9 @@ def compare_reading(key: str, before: Reading, after: Reading, metric: Metric) -
     spread = metric.spread if before.spread is None else before.spread
     needed = metric.effect if metric.absolute else max(metric.effect, SPREADS * spread)
     change = _change(before.value, after.value, absolute=metric.absolute)
+    if change < 0 and not metric.absolute:
+        # As large a factor down as up: a share falls by no more than all of it.
+        needed /= 1 + needed
     counts = (
         abs(change) > needed
         and abs(after.value - before.value) > metric.floor

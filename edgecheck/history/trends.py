@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgecheck.errors import HistoryError
 from edgecheck.history.change_points import ChangePoint, find_change_points
 from edgecheck.history.database import History, Point
 from edgecheck.history.metrics import HIGHER, METRICS
@@ -109,8 +110,8 @@ def shifts_in(
 
 def trends_in(history: str, results: RunResults) -> list[Trend]:
     """The trends of a run's followed numbers; none where there is no such history."""
-    from edgecheck.errors import HistoryError
-
+    if not history:
+        return []
     try:
         with History(history, create=False) as opened:
             return list(trends_of(opened, results))
