@@ -13,6 +13,7 @@ from rich.text import Text
 from benchmarks import (
     change_points,
     collection,
+    history,
     latency,
     matrix,
     memory,
@@ -30,6 +31,7 @@ BENCHMARKS = {
     "latency": latency.measure,
     "workers": workers.measure,
     "change_points": change_points.measure,
+    "history": history.measure,
     "regressions": regressions.measure,
 }
 # Those that run only where they are asked for.

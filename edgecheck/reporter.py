@@ -7,6 +7,7 @@ those are `edgecheck.report`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
@@ -165,13 +166,13 @@ class Reporter:
         if found is None:
             return None
         known = set(run.catalog.known)
-        models = {key.split("/")[0] for key in known}
+        models = set(map(_model_of, known))
         gone = [
             key
             for key in found.vanished
             if key not in known
             and run.selects(key)
-            and (key.split("/")[0] in models or self._collects_all())
+            and (_model_of(key) in models or self._collects_all())
         ]
         return replace(found, vanished=gone)
 
@@ -247,6 +248,10 @@ class Reporter:
 
 
 _SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+def _model_of(key: str) -> str:
+    return re.split("[:/]", key, maxsplit=1)[0]
 
 
 def _remember(history: str, document: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 # Imported before any collection within this process, which forgets what it imports itself.
-import edgecheck.conformance  # noqa: F401
+import edgecheck.conformance
 import edgecheck.session  # noqa: F401
 from edgecheck.items import arrange, case_of, check_of
 from tests.conftest import Judge

@@ -41,13 +41,29 @@ def find_baseline(spec: str, history: str, root: Path) -> tuple[RunResults, dict
     if is_file(spec):
         document = json_report.read(Path(spec))
         return results_of(document), document
-    if not history:
-        raise HistoryError(f"baseline {spec!r}: no history is kept to find it in")
-    from edgecheck.history.database import History
-
-    with History(history, create=False) as opened:
+    with _opened(spec, history) as opened:
         run = find_run(spec, opened, root)
         return opened.results(run), opened.document(run.id)
+
+
+def find_results(spec: str, history: str, root: Path, *, spreads: bool) -> RunResults:
+    """The same without the report.
+
+    Args:
+        spreads: whether readings say how far they varied, as those of the earlier run should.
+    """
+    if is_file(spec):
+        return results_of(json_report.read(Path(spec)))
+    with _opened(spec, history) as opened:
+        return opened.results(find_run(spec, opened, root), spreads=spreads)
+
+
+def _opened(spec: str, history: str) -> History:
+    from edgecheck.history.database import History
+
+    if not history:
+        raise HistoryError(f"baseline {spec!r}: no history is kept to find it in")
+    return History(history, create=False)
 
 
 def find_run(spec: str, history: History, root: Path) -> StoredRun:

@@ -15,9 +15,9 @@ from enum import StrEnum
 from edgecheck.history.metrics import HIGHER, Metric
 from edgecheck.history.results import CaseResult, Reading, RunInfo, RunResults, fingerprint
 
-# Of a change, in standard deviations between runs: 0.3 % of normal differences are larger on one
-# side than 3 of them, were both runs as uncertain; a gate compares hundreds.
-SPREADS = 3.0
+# Of a change, in standard deviations between runs: both runs vary, so that 0.13 % of normal
+# differences are larger on one side. A gate compares hundreds.
+SPREADS = 3.0 * math.sqrt(2.0)
 # Past values that it takes to know how far they vary.
 LEAST_HISTORY = 8
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,20 +17,16 @@ from typing import Any
 import sqlalchemy as sql
 
 from edgecheck.errors import HistoryError
-from edgecheck.history import tables, writing
-from edgecheck.history.compare import spread_of
+from edgecheck.history import reading, tables, writing
 from edgecheck.history.engine import WRITES, open_engine, shown, told
 from edgecheck.history.metrics import METRICS
 from edgecheck.history.results import (
     CaseResult,
-    Reading,
     RunInfo,
     RunResults,
     results_of,
 )
 
-# Runs before the baseline that show how far values vary.
-_SPREAD_RUNS = 20
 _CLOSES = ("failed", "unsupported", "inconclusive")
 
 
@@ -233,8 +228,8 @@ class History:
                 .where(c.run_id == run_id)
             )
             rows = connection.execute(query).all()
-            readings = self._readings(connection, run_id)
-            known = self._spreads(connection, run, run_id) if spreads else {}
+            readings = reading.readings_of(connection, run_id)
+            known = reading.spreads_of(connection, run, run_id) if spreads else {}
         devices: dict[str, dict[str, Any]] = {}
         found = {}
         for result_id, case_id, key, device_id, description, *rest in rows:
@@ -265,56 +260,6 @@ class History:
         if found is None:
             raise HistoryError(f"there is no run {run.id}")
         return int(found)
-
-    @staticmethod
-    def _readings(connection: sql.Connection, run_id: int) -> dict[int, list[tuple[int, Reading]]]:
-        """Readings with the ids of their metrics by result."""
-        known = {
-            number: (name, subject, better)
-            for number, name, subject, better in connection.execute(sql.select(tables.metrics))
-        }
-        m = tables.measurements.c
-        query = (
-            sql.select(m.result_id, m.metric_id, m.value, m.low, m.high)
-            .join(tables.results, tables.results.c.id == m.result_id)
-            .where(tables.results.c.run_id == run_id)
-        )
-        found: dict[int, list[tuple[int, Reading]]] = defaultdict(list)
-        for result_id, metric_id, value, low, high in connection.execute(query).all():
-            name, subject, better = known[metric_id]
-            found[result_id].append((metric_id, Reading(name, subject, value, better, low, high)))
-        return found
-
-    @staticmethod
-    def _spreads(
-        connection: sql.Connection, run: RunInfo, run_id: int
-    ) -> dict[tuple[int, int, int], float]:
-        """How far values varied by case, device and metric in this run and those before it."""
-        recent = (
-            sql.select(tables.runs.c.id)
-            .where(tables.runs.c.branch == run.branch, tables.runs.c.started <= run.started)
-            .order_by(tables.runs.c.started.desc())
-            .limit(_SPREAD_RUNS)
-        )
-        ids = connection.execute(recent).scalars().all()
-        of_device = [name for name, metric in METRICS.items() if metric.of_device]
-        metric_ids = connection.execute(
-            sql.select(tables.metrics.c.id).where(tables.metrics.c.name.in_(of_device))
-        )
-        wanted = metric_ids.scalars().all()
-        if len(ids) < 2 or run_id not in ids:
-            return {}
-        r, m = tables.results.c, tables.measurements.c
-        query = (
-            sql.select(r.case_id, r.device_id, m.metric_id, m.value)
-            .join(tables.results, r.id == m.result_id)
-            .where(r.run_id.in_(ids), m.metric_id.in_(wanted))
-        )
-        values: dict[tuple[int, int, int], list[float]] = defaultdict(list)
-        for case_id, device_id, metric_id, value in connection.execute(query).all():
-            values[(case_id, device_id, metric_id)].append(value)
-        found = ((key, spread_of(series)) for key, series in values.items())
-        return {key: spread for key, spread in found if spread is not None}
 
     def metrics_of(self, key: str) -> list[tuple[str, str, str]]:
         """Metric, subject and device fingerprint of all that was ever measured of a case."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -226,13 +227,19 @@ def git_commit(directory: Path) -> Record | None:
     }
 
 
+def without_password(text: str) -> str:
+    """A text with the passwords of the URLs in it hidden: reports are passed around."""
+    text = re.sub(r"(://[^:/@\s]*:)[^@\s]*@", r"\1***@", text)
+    return re.sub(r"(?i)(password=)[^&\s]*", r"\1***", text)
+
+
 def run_header(run_id: str, started: str, options: Mapping[str, Any], directory: Path) -> Record:
     """What is known of a run at its start."""
     return {
         "id": run_id,
         "started": started,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "options": dict(options),
+        "command": [Path(sys.argv[0]).name, *map(without_password, sys.argv[1:])],
+        "options": {name: without_password(str(value)) for name, value in options.items()},
         "host": host(),
         "tools": tool_versions(),
         "git": git_commit(directory),

@@ -28,6 +28,7 @@ from edgecheck.report.record import (
     plain,
     run_header,
     tool_versions,
+    without_password,
     unjudged,
 )
 from edgecheck.targets import find_target
@@ -282,3 +283,29 @@ def test_a_commit_is_told_with_its_branch_and_whether_the_tree_has_changes(tmp_p
 def test_without_git_no_commit_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "--edge-history=postgresql://ana:s3:cret@host/db",
+            "--edge-history=postgresql://ana:***@host/db",
+        ),
+        (
+            "postgresql://host/db?user=a&password=s3cret&x=1",
+            "postgresql://host/db?user=a&password=***&x=1",
+        ),
+        ("postgresql://ana@host/db", "postgresql://ana@host/db"),
+        ("suites/a:b@c", "suites/a:b@c"),
+    ],
+)
+def test_reports_do_not_show_passwords(text: str, shown: str) -> None:
+    assert without_password(text) == shown
+
+
+def test_a_run_s_header_has_no_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    url = "postgresql://ana:s3cret@host/db"
+    monkeypatch.setattr("sys.argv", ["pytest", "--edge-history", url])
+    header = run_header("id", "now", {"history": url}, tmp_path)
+    assert "s3cret" not in str(header)

@@ -1,0 +1,335 @@
+"""The history keeps what it was given, on both databases, and refuses what is no history."""
+
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgecheck.errors import HistoryError
+from edgecheck.history.compare import LEAST_HISTORY
+from edgecheck.history.database import History
+from edgecheck.history.results import fingerprint, results_of
+from tests.history.conftest import assert_whole, rows
+from tests.history.runs import DEVICE, LATENCY, OTHER_DEVICE, case, document, of_id
+
+KEY = case()["key"]
+
+# -- a run is kept as it was ----------------------------------------------------------------------
+
+
+def test_a_run_is_kept_once(url):
+    with History(url) as history:
+        assert history.add(document("one"))
+        assert not history.add(document("one", [case(verdict="failed")]))
+        assert [item.id for item in history.runs()] == ["one"]
+        assert history.results(of_id("one")).cases[KEY].verdict == "passed"
+    assert rows(url, "SELECT count(*) FROM measurements") == [(3,)]
+
+
+def test_results_and_document_are_those_of_the_report(url):
+    found = document(
+        "one",
+        [
+            case(),
+            case("digits/ort/int8/export", device=None, measurements={"size_bytes": 12345}),
+            case(
+                "digits/ort/int8/accuracy",
+                verdict="failed",
+                reason="0.9 is not >= 0.98",
+                expected_failure="waived: see 12",
+                device=OTHER_DEVICE,
+                measurements={"metric": "rmse", "higher_is_better": False, "candidate": 0.1},
+            ),
+            case(
+                "digits/ort/int8/parity",
+                measurements={"outputs": {"logits": {"sqnr_db": "inf", "top1_agreement": 1.0}}},
+            ),
+            case("digits/ort/int4/memory", verdict="unsupported", artifact=None, measurements={}),
+        ],
+        gate="closed",
+    )
+    with History(url) as history:
+        history.add(found)
+        (run,) = history.runs()
+        assert history.results(run).cases == results_of(found).cases
+        assert history.document("one") == found
+        assert (run.gate, run.cases, run.failed) == ("closed", 5, 1)  # the accepted one is none
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+NUMBER = st.floats(allow_nan=False, allow_infinity=False, width=64)
+MEASUREMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "latency_p50_ms": NUMBER,
+        "latency_p50_interval_ms": st.tuples(NUMBER, NUMBER).map(list),
+        "peak_memory_bytes": st.integers(0, 2**53),
+        "outputs": st.dictionaries(TEXT, st.fixed_dictionaries({"sqnr_db": NUMBER}), max_size=3),
+    },
+)
+CASE = st.builds(
+    case,
+    TEXT,
+    reason=TEXT,
+    expected_failure=st.none() | TEXT,
+    device=st.none() | st.dictionaries(TEXT, TEXT | st.integers(), max_size=2),
+    measurements=MEASUREMENTS,
+)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
+)
+@given(cases=st.lists(CASE, unique_by=lambda item: item["key"], max_size=4))
+def test_whatever_a_report_says_is_kept(url, cases):
+    with History(url) as history:
+        name = f"run-{len(history.runs())}"
+        found = document(name, cases)
+        assert history.add(found)
+        assert history.results(of_id(name), spreads=False).cases == results_of(found).cases
+        assert history.document(name) == found
+
+
+def test_text_that_databases_do_not_take_is_kept_readable(url):
+    found = document("one", [case(verdict="failed", reason="nul \0 and surrogate \udc80.")])
+    with History(url) as history:
+        history.add(found)
+        reason = history.results(of_id("one")).cases[KEY].reason
+        assert history.document("one") == found
+    assert reason == "nul \ufffd and surrogate ?."
+
+
+def test_what_can_not_be_written_leaves_nothing(url):
+    broken = document("one", [case(), case("b", verdict=None)])
+    with History(url) as history:
+        with pytest.raises(HistoryError, match=r"(?i)not.null"):
+            history.add(broken)
+        assert history.runs() == []
+    assert rows(url, "SELECT count(*) FROM results") == [(0,)]
+
+
+# -- runs and series ------------------------------------------------------------------------------
+
+
+def test_runs_are_the_newest_first_and_filtered(url):
+    with History(url) as history:
+        for name, hour, changes in (
+            ("b", 2, {"gate": "closed"}),
+            ("a", 1, {}),
+            ("d", 4, {"branch": "next", "commit": "d" * 40}),
+            ("c", 3, {}),
+        ):
+            history.add(document(name, hour=hour, **changes))
+
+        def names(**filters):
+            return [item.id for item in history.runs(**filters)]
+
+        assert names() == ["d", "c", "b", "a"]
+        assert names(branch="main") == ["c", "b", "a"]
+        assert names(branch="main", gate="passed") == ["c", "a"]
+        assert names(commit="d" * 40) == ["d"]
+        assert names(branch="gone") == []
+
+
+def test_a_run_that_is_not_there_is_said_so(url):
+    with History(url) as history:
+        for ask in (history.document, lambda name: history.results(of_id(name))):
+            with pytest.raises(HistoryError, match="there is no run nothing"):
+                ask("nothing")
+
+
+def test_a_series_is_of_one_number_the_oldest_first(url):
+    with History(url) as history:
+        for number in range(6):
+            device = OTHER_DEVICE if number == 3 else DEVICE
+            values = {**LATENCY, "latency_p50_ms": float(number)}
+            history.add(
+                document(
+                    f"run-{number}",
+                    [
+                        case(measurements=values, device=device),
+                        case("other", measurements={"latency_p50_ms": 99.0}),
+                    ],
+                    hour=10 - number,
+                    branch="next" if number == 5 else "main",
+                )
+            )
+
+        def values(**filters):
+            points = history.series(KEY, "latency_p50_ms", **filters)
+            assert all(item.run.id == f"run-{item.value:.0f}" for item in points)
+            return [item.value for item in points]
+
+        assert values() == [5, 4, 3, 2, 1, 0]
+        assert values(limit=2) == [1, 0]
+        assert values(device=fingerprint(DEVICE)) == [5, 4, 2, 1, 0]
+        assert values(branch="main", device=fingerprint(OTHER_DEVICE)) == [3]
+        assert history.series(KEY, "latency_p50_ms", "logits") == []
+        point = history.series(KEY, "latency_p50_ms", limit=1)[0]
+        assert (point.low, point.high, point.artifact_sha256) == (1.9, 2.1, "a" * 64)
+        assert len(history.metrics_of(KEY)) == 2 * 3  # on two devices
+
+
+def test_readings_of_the_machine_know_how_far_they_varied(url):
+    values = [1.00, 1.10, 0.90, 1.00, 1.10, 0.90, 1.00, 50.0]  # one is odd
+    assert len(values) == LEAST_HISTORY
+    with History(url) as history:
+        for number, value in enumerate(values):
+            measured = {"latency_p50_ms": value, "size_bytes": 100}
+            history.add(document(f"run-{number}", [case(measurements=measured)], hour=number))
+            for name, changes in (
+                ("branch", {"branch": "next"}),
+                ("device", {"cases": [case(device=OTHER_DEVICE)]}),
+            ):
+                history.add(document(f"{name}-{number}", hour=number, **changes))
+
+        def spreads(name, **options):
+            run = next(item for item in history.runs() if item.id == name)
+            readings = history.results(run, **options).cases[KEY].readings
+            return {item.metric: item.spread for item in readings}
+
+        assert spreads("run-6") == {"latency_p50_ms": None, "size_bytes": None}
+        assert spreads("run-7", spreads=False)["latency_p50_ms"] is None
+        found = spreads("run-7")
+        # Median 1.0, half of the values within 0.1 of it.
+        assert found["latency_p50_ms"] == pytest.approx(1.4826 * 0.1)
+        assert found["size_bytes"] is None
+        assert spreads("device-7")["latency_p50_ms"] == 0
+
+
+def test_prune_keeps_the_newest_and_the_last_that_passed_of_each_branch(url):
+    with History(url) as history:
+        for number in range(8):
+            changes = {"branch": "next"} if number == 0 else {}
+            gate = "closed" if number > 4 else "passed"
+            history.add(document(f"run-{number}", hour=number, gate=gate, **changes))
+        removed = history.prune(keep=2)
+        assert [item.id for item in removed] == ["run-5", "run-3", "run-2", "run-1"]
+        assert history.prune(keep=2) == []
+        assert len(history.series(KEY, "latency_p50_ms")) == 4
+    assert assert_whole(url) == ["run-7", "run-6", "run-4", "run-0"]
+    assert rows(url, "SELECT count(*) FROM measurements") == [(4 * 3,)]
+
+
+# -- what is no history ---------------------------------------------------------------------------
+
+
+def refused(url, **options):
+    """The one line with which a URL is refused."""
+    with pytest.raises(HistoryError) as caught:
+        History(str(url), **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://me:secret@host/db", "sqlite+aiosqlite:///x", "postgresql+asyncpg://me:secret@h/d"],
+)
+def test_other_databases_are_refused(url):
+    text = refused(url)
+    assert "postgresql://USER" in text
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize("url", ["sqlite://", ":memory:", "", "sqlite:///file:x?mode=ro&uri=true"])
+def test_what_names_no_file_is_refused(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "needs a file" in refused(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a?b.db", "a%20b.db", "ä b/history.db"])
+def test_a_path_is_taken_as_it_is(name, tmp_path):
+    with History(str(tmp_path / name)) as history:
+        history.add(document())
+    assert (tmp_path / name).is_file()
+
+
+def test_a_directory_is_refused(tmp_path):
+    assert refused(tmp_path) == f"history {tmp_path}: it is a directory, not a file"
+    (tmp_path / "file").touch()
+    assert "can't make its directory: File exists" in refused(tmp_path / "file" / "history.db")
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no database\n" * 100)
+    assert "file is not a database" in refused(path)
+    assert path.read_text() == "no database\n" * 100
+
+
+def test_a_truncated_database_is_refused(tmp_path):
+    path = tmp_path / "history.db"
+    with History(str(path)) as history:
+        history.add(document())
+    path.write_bytes(path.read_bytes()[:5000])
+    assert "malformed" in refused(path)
+
+
+def test_where_there_is_none_none_is_made_unless_asked(tmp_path):
+    path = tmp_path / "below" / "history.db"
+    assert "there is no history at" in refused(path, create=False)
+    assert not path.parent.exists()
+    (tmp_path / "empty.db").touch()
+    assert "there is no history in it yet" in refused(tmp_path / "empty.db", create=False)
+    History(str(path)).close()
+    History(str(path), create=False).close()
+
+
+def test_another_programs_database_is_refused_and_left_alone(url):
+    if "://" not in url:
+        connection = sqlite3.connect(url)
+        connection.execute("CREATE TABLE runs (miles INTEGER)")
+        connection.close()
+    else:
+        create_table(url)
+    assert "another program's database (its tables: runs)" in refused(url)
+    with pytest.raises(Exception, match="results"):
+        rows(url, "SELECT * FROM results")
+
+
+def create_table(url):
+    import sqlalchemy as sql
+
+    engine = sql.create_engine(sql.make_url(url).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE runs (miles INTEGER)")
+    engine.dispose()
+
+
+def test_a_later_version_is_refused(tmp_path):
+    path = tmp_path / "history.db"
+    History(str(path)).close()
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE edgecheck_version SET version = 99")
+    connection.close()
+    text = refused(path)
+    assert "it has version 99" in text
+    assert "update edgecheck" in text
+
+
+def test_a_file_that_may_only_be_read_is_refused():
+    # Not pytest's directory: it belongs to root where root runs the tests.
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "history.db"
+        with History(str(path)) as history:
+            history.add(document("one"))
+        path.chmod(0o444)
+        Path(directory).chmod(0o555)
+        root = os.geteuid() == 0
+        try:
+            if root:
+                os.seteuid(65534)
+            assert "readonly database" in refused(path)
+            assert "unable to open" in refused(path.with_name("new.db"))
+        finally:
+            if root:
+                os.seteuid(0)
+            Path(directory).chmod(0o755)
