@@ -28,8 +28,8 @@ from edgecheck.report.record import (
     plain,
     run_header,
     tool_versions,
-    without_password,
     unjudged,
+    without_password,
 )
 from edgecheck.targets import find_target
 from edgecheck.verdict import Comparison, Outcome, Verdict
