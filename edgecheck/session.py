@@ -318,20 +318,18 @@ class Run:
 
     def selects(self, key: str) -> bool:
         """Whether a case of this key would be selected by the options, were there one."""
-        model, target, precision, check = key.rsplit("/", 3)
+        parts = key.rsplit("/", 3)
+        if len(parts) < 4:
+            return False
+        model, target, precision, check = parts
         chosen = self.selection
-        owner = model.partition(":")[0]
+        allowed = chosen.precisions or (chosen.profile and chosen.profile.precisions)
         return (
             target in (item.name for item in chosen.targets)
-            and (chosen.precisions is None or precision in chosen.precisions)
+            and (not allowed or precision in allowed)
             and (check in chosen.checks or check not in CHECKS)
             and (
-                not chosen.models
-                or any(
-                    fnmatch.fnmatchcase(name, glob)
-                    for name in (model, owner)
-                    for glob in chosen.models
-                )
+                not chosen.models or any(fnmatch.fnmatchcase(model, glob) for glob in chosen.models)
             )
         )
 

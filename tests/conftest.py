@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,15 @@ class Judged:
 
 
 Judge = Callable[..., Judged]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def outside_ci() -> Iterator[None]:
+    """The runs of tests are nothing that a CI's own pages should show."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("GITHUB_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")

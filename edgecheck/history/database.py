@@ -109,7 +109,7 @@ class History:
     # -- writing ------------------------------------------------------------------------------
 
     def add(self, document: Mapping[str, Any]) -> bool:
-        """Keep a run's JSON report; False where it is there already.
+        """Keep a run's JSON report without its single latencies; False where it is there already.
 
         Raises:
             HistoryError: it can't be written; nothing of it was.
@@ -133,7 +133,7 @@ class History:
                         "gate": run.gate,
                         "cases": len(found.cases),
                         "failed": closing,
-                        "report": zlib.compress(json.dumps(document).encode()),
+                        "report": zlib.compress(json.dumps(_without_samples(document)).encode()),
                     }
                 ],
             )
@@ -222,6 +222,7 @@ class History:
                     c.reason,
                     c.accepted,
                     c.artifact_sha256,
+                    c.reused,
                 )
                 .join(tables.cases, tables.cases.c.id == c.case_id)
                 .join(tables.devices, tables.devices.c.id == c.device_id)
@@ -234,13 +235,14 @@ class History:
         found = {}
         for result_id, case_id, key, device_id, description, *rest in rows:
             device = devices.setdefault(description, json.loads(description))
-            verdict, reason, accepted, sha256 = rest
+            verdict, reason, accepted, sha256, reused = rest
             found[key] = CaseResult(
                 key=key,
                 verdict=verdict,
                 reason=reason,
                 accepted=accepted,
                 artifact_sha256=sha256,
+                reused=reused,
                 device=device,
                 readings=tuple(
                     replace(item, spread=known.get((case_id, device_id, metric_id)))
@@ -296,7 +298,7 @@ class History:
         branch: str = "",
         limit: int = 500,
     ) -> list[Point]:
-        """A number of a case over the newest runs, the oldest first.
+        """A number of a case over the newest runs that measured it, the oldest first.
 
         Args:
             device: its fingerprint; numbers of all devices without it.
@@ -320,6 +322,7 @@ class History:
                 tables.cases.c.key == key,
                 tables.metrics.c.name == metric,
                 tables.metrics.c.subject == subject,
+                r.reused.is_(False),
             )
             .order_by(tables.runs.c.started.desc(), tables.runs.c.id.desc())
             .limit(limit)
@@ -336,4 +339,19 @@ class History:
         return [Point(RunInfo(*row[:width]), *row[width:]) for row in reversed(rows)]
 
 
+def _without_samples(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A report without the single latencies, nearly all of its size; JSON files keep them."""
+    cases = [
+        {
+            **item,
+            "measurements": {
+                name: value for name, value in item["measurements"].items() if name not in _SAMPLES
+            },
+        }
+        for item in document["cases"]
+    ]
+    return {**document, "cases": cases}
+
+
+_SAMPLES = ("samples_ns", "cpu_samples_ns")
 _RUN_COLUMNS = ("uid", "started", "commit", "branch", "dirty", "gate")

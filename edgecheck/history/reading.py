@@ -63,7 +63,7 @@ def spreads_of(
         sql.select(*place, sql.func.aggregate_strings(sql.cast(m.value, sql.Text), ","))
         .join(tables.measurements, r.id == m.result_id)
         # The sum keeps SQLite from a search for each metric of each result.
-        .where(r.run_id.in_(ids), (m.metric_id + 0).in_(wanted))
+        .where(r.run_id.in_(ids), r.reused.is_(False), (m.metric_id + 0).in_(wanted))
         .group_by(*place)
     )
     found = (

@@ -53,6 +53,7 @@ class CaseResult:
     Attributes:
         key: stable, see `edgecheck.report.record.identity`.
         accepted: why it does not close the gate though it did not pass, or "".
+        reused: whether its numbers were taken over from another run.
         device: what the numbers of this machine depend on (see `device_of`); {} where unknown.
     """
 
@@ -61,6 +62,7 @@ class CaseResult:
     reason: str = ""
     accepted: str = ""
     artifact_sha256: str = ""
+    reused: bool = False
     device: Mapping[str, Any] = field(default_factory=dict)
     readings: tuple[Reading, ...] = ()
 
@@ -144,6 +146,7 @@ def case_result(record: Mapping[str, Any]) -> CaseResult:
         reason=record["reason"],
         accepted=record["expected_failure"] or "",
         artifact_sha256=artifact.get("sha256", ""),
+        reused=record.get("reused") is not None,
         device=device if isinstance(device, Mapping) else {},
         readings=tuple(sorted(_readings(record["measurements"]), key=lambda item: item.place)),
     )

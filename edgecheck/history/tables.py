@@ -28,7 +28,7 @@ runs = sql.Table(
     sql.Column("gate", sql.String(16), nullable=False),
     sql.Column("cases", sql.Integer, nullable=False),
     sql.Column("failed", sql.Integer, nullable=False),
-    # The whole JSON report, packed by zlib.
+    # The JSON report without single latencies, packed by zlib.
     sql.Column("report", sql.LargeBinary, nullable=False),
 )
 
@@ -68,6 +68,8 @@ results = sql.Table(
     sql.Column("reason", sql.Text, nullable=False),
     sql.Column("accepted", sql.Text, nullable=False),
     sql.Column("artifact_sha256", sql.String(64), nullable=False),
+    # Whether the numbers are another run's, taken over: no new point of a series.
+    sql.Column("reused", sql.Boolean, nullable=False),
     sql.UniqueConstraint("run_id", "case_id"),
     sql.Index("results_of_case", "case_id", "run_id"),
 )

@@ -53,6 +53,7 @@ def add_cases(connection: sql.Connection, run_id: int, found: Sequence[CaseResul
             "reason": _storable(item.reason),
             "accepted": _storable(item.accepted),
             "artifact_sha256": item.artifact_sha256,
+            "reused": item.reused,
         }
         for item in found
     ]

@@ -201,6 +201,30 @@ def test_readings_of_the_machine_know_how_far_they_varied(url):
         assert spreads("device-7")["latency_p50_ms"] == 0
 
 
+def test_single_latencies_are_left_to_json_files(url):
+    measured = {**LATENCY, "samples_ns": [1, 2], "cpu_samples_ns": [1, 2]}
+    with History(url) as history:
+        history.add(document("run-0", [case(measurements=measured)]))
+        assert history.document("run-0") == document("run-0", [case(measurements=LATENCY)])
+
+
+def test_what_was_taken_over_is_no_new_point(url):
+    with History(url) as history:
+        for number in range(LEAST_HISTORY + 3):
+            reused = "run-0" if number % 4 == 3 else None
+            measured = {"latency_p50_ms": 7.0 if reused else 1.0 + number / 100}
+            cases = [case(measurements=measured, reused=reused)]
+            history.add(document(f"run-{number}", cases, hour=number))
+        last = history.results(history.runs()[0])
+        assert 7.0 not in [item.value for item in history.series(KEY, "latency_p50_ms")]
+        taken_over = next(item for item in history.runs() if item.id == "run-3")
+        assert history.results(taken_over).cases[KEY].reused
+    (reading,) = last.cases[KEY].readings
+    # Runs 0 to 10 without 3 and 7: the median is 1.05, and the middle deviation 0.03.
+    assert reading.spread == pytest.approx(1.4826 * 0.03 / 1.05, rel=0.35)
+    assert reading.spread < 0.1
+
+
 def test_prune_keeps_the_newest_and_the_last_that_passed_of_each_branch(url):
     with History(url) as history:
         for number in range(8):
