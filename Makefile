@@ -21,7 +21,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What edgecheck costs, against doing the same by hand; about ten minutes.
+# What edgecheck costs, against doing the same by hand; about half an hour.
 benchmarks: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
