@@ -36,5 +36,5 @@ EXPORT = "tiny/ort/fp32/export"
 def test_what_is_selected(
     tmp_path: Path, options: dict[str, str], key: str, selected: bool
 ) -> None:
-    run = Run(Options(**options), tmp_path, tmp_path / "scratch", "id", Past())
+    run = Run(Options(**options), tmp_path, "id", Past())
     assert run.selects(key) is selected
