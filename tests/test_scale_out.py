@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecheck.cli import schema_text
-from edgecheck.history.results import results_of
+from edgecheck.history.database import History
+from edgecheck.history.results import CaseResult, results_of
 
 pytest.importorskip("xdist")
 
@@ -276,6 +277,13 @@ def steady(report: dict[str, Any]) -> object:
     return {**report, "run": None, "cases": cases}
 
 
+def history_of(host: Host) -> Mapping[str, CaseResult]:
+    """What the one run in a host's history left there."""
+    with History(str(host.checkout / ".edgecheck/history.db"), create=False) as history:
+        (run,) = history.runs()
+        return history.results(run).cases
+
+
 def test_two_hosts_judge_as_one_does(tmp_path: Path) -> None:
     with cluster_of(tmp_path, SUITE) as cluster:
         status, output, spread = judged(cluster.controller, CHECKS, *cluster.spread(0, 0, 1))
@@ -287,8 +295,8 @@ def test_two_hosts_judge_as_one_does(tmp_path: Path) -> None:
     assert len(spread["cases"]) == 8
     assert steady(spread) == steady(alone)
     jsonschema.validate(spread, json.loads(schema_text()))
-    # What the history keeps of both.
-    kept, expected = results_of(spread).cases, results_of(alone).cases
+    kept, expected = history_of(cluster.controller), history_of(single)
+    assert kept.keys() == results_of(spread).cases.keys()
     for key, case in kept.items():
         assert case.verdict == expected[key].verdict
         assert case.artifact_sha256 == expected[key].artifact_sha256
@@ -297,7 +305,8 @@ def test_two_hosts_judge_as_one_does(tmp_path: Path) -> None:
     # Both hosts have built files, in caches of their own; nothing else is left on any.
     for host in cluster.hosts:
         assert list((host.checkout / ".edgecheck/cache").glob("objects/*/*/*.onnx")), host.name
-    assert not (cluster.controller.checkout / ".edgecheck").exists()
+    assert not (cluster.controller.checkout / ".edgecheck/cache").exists()
+    assert not any((host.checkout / ".edgecheck/history.db").exists() for host in cluster.hosts)
     for host in (cluster.controller, *cluster.hosts):
         assert not list(host.temporary.glob("edgecheck-????????????????????????????????"))
 

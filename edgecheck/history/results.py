@@ -53,8 +53,9 @@ class CaseResult:
     Attributes:
         key: stable, see `edgecheck.report.record.identity`.
         accepted: why it does not close the gate though it did not pass, or "".
+        device: what times and memory depend on (see `edgecheck.report.record.device`); {} where
+            unknown.
         reused: whether its numbers were taken over from another run.
-        device: what the numbers of this machine depend on (see `device_of`); {} where unknown.
     """
 
     key: str
@@ -62,9 +63,9 @@ class CaseResult:
     reason: str = ""
     accepted: str = ""
     artifact_sha256: str = ""
-    reused: bool = False
     device: Mapping[str, Any] = field(default_factory=dict)
     readings: tuple[Reading, ...] = ()
+    reused: bool = False
 
 
 @dataclass(frozen=True)
