@@ -47,9 +47,10 @@ def _size(name: str) -> Metric:
     return Metric(name, LOWER, 0.01)
 
 
-# Spreads: a shared machine's speed drifts by 20 % within minutes (docs/benchmarks.md); tails and
-# single events vary more. Loads and first inferences of under a millisecond are luck.
-# Memory repeats to 1 % (docs/benchmarks.md), a few pages apart.
+# Spreads are chosen on the safe side: a shared machine's speed was seen to change by up to a half
+# within a second (docs/benchmarks.md); tails and single events vary more. Loads and first
+# inferences of under a millisecond are luck. The memory of one file repeats to 0.2 MB
+# (docs/checks.md).
 METRICS = {
     metric.name: metric
     for metric in (
