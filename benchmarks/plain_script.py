@@ -89,6 +89,8 @@ def declared(suites: list[Path]) -> Iterator[list[Case]]:
 
 def judge_model(cases: list[Case], place: Path, watch: Stopwatch) -> dict[str, dict[str, Any]]:
     """Judge all candidates of one model."""
+    from edgecheck.names import CALIBRATED
+
     model = cases[0].model
     with watch("data"):
         calibration = save(arrays_of(model, model.calibration), place / "calibration")
@@ -125,8 +127,10 @@ def judge_model(cases: list[Case], place: Path, watch: Stopwatch) -> dict[str, d
                 output=str(path),
                 inputs=[item.name for item in model.inputs],
                 outputs=list(model.outputs),
-                calibration=calibration if case.precision == "int8" else None,
+                calibration=calibration if case.precision in CALIBRATED else None,
                 example=example,
+                options=case.options,
+                dims={},
             )
         if case.precision == "fp32":
             float_files[case.variant, case.target.name] = path

@@ -60,10 +60,13 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "memory_growth": Kind("max", "bytes", "bytes per inference"),
         "size": _BYTES,
         "size_gzip": _BYTES,
+        "download_size": _BYTES,
+        "download_size_gzip": _BYTES,
         "weights": _BYTES,
         "activation_memory": _BYTES,
         "flash": _BYTES,
         "quantized_weights": _LEAST,
+        "lint_findings": _MOST,
         "accuracy_drop": _MOST,
         "accuracy_floor": _LEAST,
         "max_abs_error": _MOST,
@@ -144,10 +147,13 @@ class Budget:
             loading and running, the peak of loading, what stays once runs settled: ``"64 MB"``.
         memory_growth: how much more memory each inference may keep: ``"1 kB"``.
         size, size_gzip: of the model file: ``"1 MB"``.
+        download_size, download_size_gzip: of the model file and what is downloaded with it to run
+            it: a web page's runtime.
         weights: stored in the file.
         activation_memory: of a static plan of the tensors' lifetimes; see `edgecheck.arena`.
         flash: an estimate: the file and a runtime's core, without its kernels.
         quantized_weights: share of weights, 0 to 1, that must be stored at the case's precision.
+        lint_findings: how many of the export check's lint findings may stay warnings.
         accuracy_drop: how much worse than the reference the metric may be.
         accuracy_floor: the worst value of the metric itself that may ship (for a metric where
             lower is better, the largest).
@@ -174,10 +180,13 @@ class Budget:
     memory_growth: Stated = None
     size: Stated = None
     size_gzip: Stated = None
+    download_size: Stated = None
+    download_size_gzip: Stated = None
     weights: Stated = None
     activation_memory: Stated = None
     flash: Stated = None
     quantized_weights: Stated = None
+    lint_findings: Stated = None
     accuracy_drop: Stated = None
     accuracy_floor: Stated = None
     max_abs_error: Stated = None
@@ -273,11 +282,20 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
         "int8-dynamic": Budget(
             accuracy_drop=0.01, memory_growth=_LEAK, sqnr_db=12, quantized_weights=0.25
         ),
+        "int16x8": Budget(
+            accuracy_drop=0.01, memory_growth=_LEAK, sqnr_db=12, quantized_weights=0.5
+        ),
+        "int8-weights": Budget(
+            accuracy_drop=0.01, memory_growth=_LEAK, sqnr_db=12, quantized_weights=0.5
+        ),
         "int8": Budget(accuracy_drop=0.02, memory_growth=_LEAK, sqnr_db=12, quantized_weights=0.5),
         "int8-qat": Budget(
             accuracy_drop=0.005, memory_growth=_LEAK, sqnr_db=20, quantized_weights=0.5
         ),
         "int4": Budget(accuracy_drop=0.03, memory_growth=_LEAK, sqnr_db=8, quantized_weights=0.25),
+        "palettized": Budget(
+            accuracy_drop=0.03, memory_growth=_LEAK, sqnr_db=8, quantized_weights=0.5
+        ),
     }
 )
 

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from edgecheck import data
-from edgecheck.case import Case, find_builder
+from edgecheck.case import Case, brought, find_builder
 from edgecheck.errors import ArtifactError
 from edgecheck.model import Artifact, Model, Source
+from edgecheck.names import CALIBRATED
 from edgecheck.once import Once
 from edgecheck.process import Child, Pool, Service
 from edgecheck.sources import Sources, dimension_ranges, existing
 from edgecheck.store import Store, digest_of, file_sha256
-from edgecheck.targets import Target
+from edgecheck.targets import Target, find_target
 
 # Hushes the converters' progress bars and start-up banners.
 _QUIET = {
@@ -77,9 +78,12 @@ class Builder:
             EdgecheckError: it can't be had; the message is one line.
         """
 
+        builder = find_builder(case.model, case.target.name, case.precision)
+        if case.target.shares_files and case.artifact is None and (builder is None or case.variant):
+            return self.built(replace(case, target=find_target(case.target.shares_files)))
+
         def produce(folder: Path) -> Any:
             declared = case.artifact
-            builder = find_builder(case.model, case.target.name, case.precision)
             if declared is not None:
                 return self._found(existing(declared.path, "artifact"), case)
             if builder is not None and not case.variant:
@@ -135,7 +139,7 @@ class Builder:
         """The file from the cache, or built and kept there."""
         model, target, precision = case.model, case.target, case.precision
         calibration = None
-        if precision == "int8":
+        if precision in CALIBRATED:
             calibration = self._sources.data(case.model_name, model, "calibration")
         key = digest_of(
             {
@@ -146,6 +150,7 @@ class Builder:
                 "outputs": list(model.outputs),
                 "dims": dimension_ranges(model),
                 "calibration": calibration and calibration["sha256"],
+                "options": case.options,
                 **self._recipe(target),
             }
         )
@@ -161,8 +166,10 @@ class Builder:
                 outputs=list(model.outputs),
                 calibration=calibration and calibration["inputs"],
                 example=self._example(model, folder),
+                options=case.options,
+                dims=dimension_ranges(model),
             )
-            if not path.is_file() or path.stat().st_size == 0:
+            if not _written(path):
                 raise ArtifactError(f"the {target.name} {precision} build wrote no file")
             return {**_sizes([path]), "contents": self._inspect(path, case)}
 
@@ -178,20 +185,26 @@ class Builder:
 
     def _build_source(self, case: Case) -> tuple[Path, str]:
         """The file that a build starts from, and its digest: a program or the fp32 file."""
-        model, target, precision = case.model, case.target, case.precision
-        if target.precisions[precision] == "float":
-            float_case = replace(case, precision="fp32")
-            built = self.built(float_case)
+        made_from = self._made_from(case)
+        if made_from in ("float", "onnx"):
+            maker = find_target("ort") if made_from == "onnx" else case.target
+            built = self.built(replace(case, target=maker, precision="fp32"))
             return built.path, built.sha256
-        if precision == "int8-qat":
-            source = model.qat_source(target.name)
-            assert source is not None
-            program = self._sources.program(qat_name(case), source, model)
-        else:
-            program = self._sources.program(*own_source(case), model)
-        if program["kind"] == "onnx" and not target.reads_onnx:
-            raise ArtifactError(f"there is no route from an ONNX file to {target.title}")
+        program = self._sources.program(*_program_source(case), case.model)
         return Path(program["path"]), program["digest"]
+
+    def _made_from(self, case: Case) -> str:
+        """What the precision is built from, which depends on the kind of the source."""
+        model, target, precision = case.model, case.target, case.precision
+        made_from = target.precisions[precision]
+        maker = "ort" if made_from == "onnx" else target.name
+        if made_from != "torch" and not case.variant and brought(model, maker, "fp32"):
+            return made_from
+        kind = self._sources.kind(*_program_source(case), model)
+        made_from = target.made_from(precision, kind)
+        if not made_from:
+            raise ArtifactError(target.no_route(precision, kind))
+        return made_from
 
     def _build_with(self, builder: object, case: Case, folder: Path) -> dict[str, Any]:
         """A file from the user's builder. Never cached: its code can't be told to be unchanged."""
@@ -214,12 +227,28 @@ def _needs_program(case: Case) -> bool:
     return case.target.precisions[case.precision] == "torch"
 
 
+def _written(path: Path) -> bool:
+    """Whether there is a file with something in it, or a folder with something in it."""
+    if path.is_dir():
+        return any(path.iterdir())
+    return path.is_file() and path.stat().st_size > 0
+
+
 def own_source(case: Case) -> tuple[str, Source]:
     """Name and source of the candidate itself."""
     source = case.model.variants[case.variant] if case.variant else case.model.source
     if source is None:
         raise ArtifactError(f"{case.model_name} has no source to build from")
     return f"{case.model_name}:{case.variant}", source
+
+
+def _program_source(case: Case) -> tuple[str, Source]:
+    """Name and source of the program that the candidate is built from."""
+    if case.precision != "int8-qat":
+        return own_source(case)
+    source = case.model.qat_source(case.target.name)
+    assert source is not None
+    return qat_name(case), source
 
 
 def qat_name(case: Case) -> str:

@@ -9,10 +9,19 @@ import fnmatch
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgecheck.budget import PROFILES, Budget, Limit, Profile, limits_for
-from edgecheck.model import Artifact, ArtifactKey, Model, artifact_key, as_artifact
-from edgecheck.names import CHECKS, PRECISIONS, resolve
+from edgecheck.model import (
+    Artifact,
+    ArtifactKey,
+    Model,
+    Source,
+    artifact_key,
+    as_artifact,
+    source_kind,
+)
+from edgecheck.names import CALIBRATED, CHECKS, PRECISIONS, resolve
 from edgecheck.targets import Target
 
 
@@ -58,6 +67,11 @@ class Case:
         return (
             None if self.variant else _find(self.model.baselines, self.target.name, self.precision)
         )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The target's options: its defaults, and what the model says."""
+        return {**self.target.options, **self.model.target_options.get(self.target.name, {})}
 
     def limits(self, output: str = "") -> dict[str, Limit]:
         """The limits by name; those of one output where it is named."""
@@ -181,32 +195,38 @@ def _unsupported(target: Target, precision: str, selection: Selection) -> str:
 
 def _lacks_data(model: Model, target: Target, variant: str, precision: str) -> str:
     """Why a precision can't be made of what the model declares, or ""."""
-    if not variant and (
-        find_artifact(model, target.name, precision) or find_builder(model, target.name, precision)
-    ):
+    names = (target.name, *filter(None, [target.shares_files]))
+    if not variant and any(brought(model, name, precision) for name in names):
         return ""
     if precision == "int8-qat":
-        if variant or model.qat_source(target.name) is None:
+        qat = model.qat_source(target.name)
+        if variant or qat is None:
             return "no QAT-converted program: pass qat= to the Model"
-        return ""
-    if precision == "int8" and model.calibration is None:
+        return _lacks_route(target, precision, qat)
+    if precision in CALIBRATED and model.calibration is None:
         return "no calibration data: pass calibration= to the Model"
     source = model.variants[variant] if variant else model.source
     made_from = target.precisions[precision]
-    if (
-        made_from == "float"
-        and not variant
-        and (find_artifact(model, target.name, "fp32") or find_builder(model, target.name, "fp32"))
-    ):
+    if made_from == "onnx":
+        names = ("ort",)
+    if made_from != "torch" and not variant and any(brought(model, n, "fp32") for n in names):
         return ""
     if source is None:
         return f"no source to build it from, and no artifact ({target.name!r}, {precision!r})"
-    if str(source).endswith(".onnx") and not callable(source) and not target.reads_onnx:
-        return (
-            f"no route from an ONNX file to {target.title}: bring "
-            f"artifacts= or builders={{({target.name!r}, {precision!r}): ...}}"
-        )
-    return ""
+    return _lacks_route(target, precision, source)
+
+
+def _lacks_route(target: Target, precision: str, source: Source) -> str:
+    kind = source_kind(source)
+    # What a callable returns is not known before it is called.
+    if not kind or target.made_from(precision, kind):
+        return ""
+    return target.no_route(precision, kind)
+
+
+def brought(model: Model, target: str, precision: str) -> bool:
+    """Whether the user brings the file, or the code that writes it."""
+    return bool(find_artifact(model, target, precision) or find_builder(model, target, precision))
 
 
 def find_artifact(model: Model, target: str, precision: str) -> Artifact | None:

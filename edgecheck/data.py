@@ -333,6 +333,10 @@ def random_inputs(
         elif dtype.kind in "iu":
             low, high = math.ceil(item.low), math.floor(item.high)
             arrays[item.name] = rng.integers(low, high, shape, dtype=dtype, endpoint=True)
+        elif item.step is not None:
+            count = int((item.high - item.low) / item.step + 1e-6)  # 1 / (1 / 255) may be below 255
+            steps = rng.integers(0, count, shape, endpoint=True)
+            arrays[item.name] = (item.low + steps * item.step).astype(dtype)
         else:
             arrays[item.name] = rng.uniform(item.low, item.high, shape).astype(dtype)
     return arrays

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from edgecheck.errors import DeclarationError
 from edgecheck.metrics import Metric, as_metric
-from edgecheck.names import PRECISIONS
+from edgecheck.names import NAME, PRECISIONS
 
 BATCH = "batch"
 # Bounds of a named dimension that `Model.dims` does not state.
@@ -25,8 +24,6 @@ DEFAULT_DIM = (1, 64)
 
 Source = Callable[[], Any] | str | os.PathLike[str]
 ArtifactKey = str | tuple[str, str]
-# Names that stay whole in case ids, keys and globs.
-_WORD = re.compile(r"[\w.-]+")
 _DTYPES = (
     *("float16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -43,9 +40,11 @@ class Input:
             ``"batch"`` makes the batch dynamic; a number there is a static batch.
         low, high: smallest and largest value (inclusive for integers) of generated inputs.
         dtype: a NumPy dtype name.
+        step: the spacing of generated floats from `low` on, where not all between are possible:
+            1/255 for pixels scaled to 0..1.
 
     Raises:
-        DeclarationError: an impossible shape, dtype or range.
+        DeclarationError: an impossible shape, dtype, range or step.
     """
 
     name: str
@@ -53,6 +52,7 @@ class Input:
     low: float = 0.0
     high: float = 1.0
     dtype: str = "float32"
+    step: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -69,6 +69,10 @@ class Input:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= self.high):
             raise DeclarationError(f"{where}: no range between low={self.low} and high={self.high}")
         kind = np.dtype(self.dtype).kind
+        if self.step is not None and not (kind == "f" and 0 < self.step <= self.high - self.low):
+            raise DeclarationError(
+                f"{where}: step={self.step} is no spacing of floats in {self.low}..{self.high}"
+            )
         if kind in "iu" and math.ceil(self.low) > math.floor(self.high):
             raise DeclarationError(f"{where}: no integer between {self.low} and {self.high}")
         if kind != "b":
@@ -136,8 +140,9 @@ class Model:
     """A model under test.
 
     Attributes:
-        source: a callable that returns a ``torch.nn.Module``, or the path of a ``.pt2`` or
-            ``.onnx`` file. None where the model exists as artifacts only.
+        source: a callable that returns a ``torch.nn.Module``, a Keras model or a ``tf.Module``; or
+            the path of a ``.pt2``, ``.onnx`` or ``.keras`` file or of a SavedModel directory. None
+            where the model exists as artifacts only.
         inputs: the declared inputs, in the order of the model's parameters.
         outputs: names of the outputs, in the order the model returns them.
         name: what reports call it; by default the name of the Conformance class.
@@ -158,6 +163,7 @@ class Model:
             evaluation or calibration data.
         targets: what ships: precisions by target. By default all that the target has; where
             artifacts or builders are declared, exactly those.
+        target_options: how to build for and run on a target, by target: see docs/targets.md.
         batch_sizes: batch sizes at which a dynamic batch is tried.
         dims: smallest and largest size of the named dimensions.
         seed: of the generated inputs.
@@ -186,6 +192,7 @@ class Model:
     evaluation: Evaluation | None = field(default=None, kw_only=True)
     samples: Any = field(default=None, kw_only=True)
     targets: Mapping[str, Sequence[str]] | None = field(default=None, kw_only=True)
+    target_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)
     batch_sizes: Sequence[int] = field(default=(1, 2, 5), kw_only=True)
     dims: Mapping[str, tuple[int, int]] = field(default_factory=dict, kw_only=True)
     seed: int = field(default=0, kw_only=True)
@@ -231,7 +238,7 @@ class Model:
                 f"unknown precisions {unknown}; precisions are {', '.join(PRECISIONS)}"
             )
         for word in [*self.variants, *([] if self.name is None else [self.name])]:
-            if not _WORD.fullmatch(word):
+            if not NAME.fullmatch(word):
                 raise DeclarationError(
                     f"{word!r} can't name a model or variant: use letters, digits, '_', '-', '.'"
                 )
@@ -277,8 +284,26 @@ def _check_names(what: str, names: list[str]) -> None:
             raise DeclarationError(f"{what} name {name!r} is no name")
 
 
+def source_kind(source: Source) -> str:
+    """The kind of a source that is a file: ``"torch"``, ``"onnx"``, ``"tensorflow"``; else ""."""
+    if callable(source):
+        return ""
+    path = Path(source)
+    kinds = {".pt2": "torch", ".onnx": "onnx", ".keras": "tensorflow"}
+    if path.suffix not in kinds and (path / "saved_model.pb").is_file():
+        return "tensorflow"
+    return kinds.get(path.suffix, "")
+
+
 def _check_source_path(source: Any) -> None:
-    if not isinstance(source, str | os.PathLike) or Path(source).suffix not in (".pt2", ".onnx"):
+    if isinstance(source, str | os.PathLike) and source_kind(source):
+        return
+    if isinstance(source, str | os.PathLike) and Path(source).suffix in (".h5", ".hdf5"):
         raise DeclarationError(
-            f"source {source!r} is neither a callable nor the path of a .pt2 or .onnx file"
+            f"source {source!r} is an HDF5 file, which may hold code that loading would run: save "
+            "the model as .keras, or pass a callable that loads it"
         )
+    raise DeclarationError(
+        f"source {source!r} is neither a callable, nor the path of a .pt2, .onnx or .keras file, "
+        "nor that of a SavedModel directory (one with saved_model.pb in it)"
+    )

@@ -6,13 +6,21 @@ Not for targets: those are modules, listed by `edgecheck.targets`.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 
 from edgecheck.errors import SelectionError
 
 # As `edgecheck.targets` has them; here, so that registering markers imports no target.
-TARGET_NAMES = ("ort", "tflite", "coreml", "trt", "executorch", "ort-web")
-PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8", "int8-qat", "int4")
+TARGET_NAMES = ("ort", "tflite", "coreml", "trt", "executorch", "ort-web", "ort-webgpu")
+PRECISIONS = (
+    *("fp32", "fp16", "int16x8", "int8-dynamic", "int8-weights", "int8", "int8-qat"),
+    *("int4", "palettized"),
+)
+# Those that are made with the ranges that calibration data shows.
+CALIBRATED = ("int16x8", "int8")
+# Of targets, models and variants: they stay whole in case ids, keys and globs.
+NAME = re.compile(r"[\w.-]+")
 CHECKS = ("export", "parity", "accuracy", "latency", "memory")
 
 

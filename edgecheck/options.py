@@ -27,8 +27,8 @@ OPTIONS = (
         "precisions",
         "",
         "NAMES",
-        "precisions to judge (fp32, fp16, int8-dynamic, int8, int8-qat, "
-        "int4). Default: all that a target has",
+        "precisions to judge (fp32, fp16, int16x8, int8-dynamic, int8-weights, int8, int8-qat, "
+        "int4, palettized). Default: all that a target has",
     ),
     ("models", "", "GLOBS", "models to judge, as globs; model:variant names a variant"),
     ("checks", "", "NAMES", "checks to make (export, parity, accuracy, latency, memory)"),

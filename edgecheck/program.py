@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import sysconfig
-import traceback
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,30 +17,52 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgecheck.capturing import CaptureError, story
 from edgecheck.data import dimension_sizes, random_inputs
-from edgecheck.drivers.torch import name_outputs
+from edgecheck.drivers.torch import call_module, name_outputs
 from edgecheck.model import BATCH, Input
 
 # Neither 0 nor 1, which torch.export specialises, nor a size that a kernel or stride may have too.
 _EXAMPLE_BATCH = 3
 
 
-class CaptureError(ValueError):
-    """The source can't be captured; the message is the whole story."""
+class LiveTorch:
+    """A PyTorch module, or the program of a .pt2 file (see `edgecheck.capturing.Live`)."""
 
-    stands_alone = True
+    kind = "torch"
+
+    def __init__(self, model: Any, inputs: Sequence[Input], outputs: Sequence[str]) -> None:
+        self.model = check_module(model, inputs)
+        self.training = bool(self.model.training)
+        self._inputs, self._outputs = inputs, outputs
+        try:
+            self.model.eval()
+        except NotImplementedError:  # exported programs have no modes
+            self.training = False
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One call of the module."""
+        return call_module(self.model, inputs, list(self._outputs))
+
+    def capture(self, folder: Path, dims: Mapping[str, tuple[int, int]]) -> tuple[Path, str]:
+        """Export it to ``program.pt2``."""
+        path = folder / "program.pt2"
+        return path, capture(self.model, self._inputs, self._outputs, dims, path)
 
 
-def check_module(module: Any, inputs: Sequence[Input], what: str) -> Any:
-    """What a source returned, checked and set to evaluation mode.
+def is_module(value: Any) -> bool:
+    """Whether something is a model of PyTorch."""
+    return isinstance(value, torch.export.ExportedProgram | torch.nn.Module)
+
+
+def check_module(module: Any, inputs: Sequence[Input]) -> Any:
+    """What a source returned, checked.
 
     Raises:
-        CaptureError: it is no module, or lacks a declared input.
+        CaptureError: it lacks a declared input.
     """
     if isinstance(module, torch.export.ExportedProgram):
         module = module.module()
-    if not isinstance(module, torch.nn.Module):
-        raise CaptureError(f"{what} returned a {type(module).__name__}, not a torch.nn.Module")
     if not isinstance(module, torch.fx.GraphModule):
         _check_parameters(module, inputs)
     return module
@@ -94,7 +114,7 @@ def capture(
     except Exception as error:
         shapes = {name: tuple(value.shape) for name, value in example.items()}
         raise CaptureError(
-            f"the model raised on inputs of shapes {shapes}: {_story(error)}"
+            f"the model raised on inputs of shapes {shapes}: {story(error)}"
         ) from error
     name_outputs(returned, list(outputs))
     named_dims = {
@@ -130,7 +150,7 @@ def _export(module: Any, example: dict[str, Any], shapes: dict[str, Any], *, dyn
             return torch.export.export(module, (), example, dynamic_shapes=inferred)
         except Exception:  # the first error names the declared dimension
             pass
-    raise CaptureError(f"torch.export can't capture the model: {_story(first)}") from first
+    raise CaptureError(f"torch.export can't capture the model: {story(first)}") from first
 
 
 def _check_dynamic(program: Any, inputs: Sequence[Input]) -> None:
@@ -180,24 +200,3 @@ def _without_places(graph: bytes) -> bytes:
         return value
 
     return json.dumps(json.loads(graph, object_hook=clean), sort_keys=True).encode()
-
-
-def _story(error: BaseException) -> str:
-    """An exception as one line: its type, the first telling line, and where in the user's code."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
-    place = user_frame(error)
-    return f"{type(error).__name__}: {text[:300]}" + (f" ({place})" if place else "")
-
-
-def user_frame(error: BaseException) -> str:
-    """``file:line`` of the deepest frame outside edgecheck, libraries and Python, or ''."""
-    paths = sysconfig.get_paths()
-    foreign = tuple(
-        str(Path(item).resolve())
-        for item in (paths["purelib"], paths["platlib"], paths["stdlib"], Path(__file__).parent)
-    )
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(("<", *foreign)):
-            return f"{frame.filename}:{frame.lineno}"
-    return ""

@@ -65,12 +65,16 @@ def _facts(
         "artifact": built.sha256,
         "binding": _binding(built.declared),
         "limits": limits,
-        "tools": versions((*case.target.distributions, case.target.runtime)),
+        "tools": {
+            **versions((*case.target.distributions, case.target.runtime)),
+            **case.target.others(),
+        },
         # A runtime's kernels differ between processors, and with them its rounding.
         "processor": [device.get(name) for name in ("system", "machine", "cpu")],
         "inputs": [asdict(item) for item in model.inputs],
         "outputs": list(model.outputs),
         "dims": dict(model.dims),
+        "options": case.options,
         "batch_sizes": list(model.batch_sizes),
     }
     if check in _OF_DEVICE:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgecheck.budget import PROFILES
 from edgecheck.case import Case, Matrix, Selection, expand
-from edgecheck.errors import EdgecheckError
+from edgecheck.errors import DeclarationError, EdgecheckError
 from edgecheck.lock import MachineLock, default_path
-from edgecheck.model import artifact_key
+from edgecheck.model import Model, artifact_key
 from edgecheck.names import CHECKS, PRECISIONS, resolve
 from edgecheck.options import Options
 from edgecheck.report import record as records
@@ -141,6 +141,7 @@ class Run:
         keys = (*model.artifacts, *model.builders, *model.baselines, *(model.targets or {}))
         for key in keys:
             resolve(artifact_key(key)[0], all_targets(), "target")
+        _check_target_options(model)
         matrix = expand(name, model, suite.budget, self.selection)
         self.catalog.expanded += len(matrix.cases)
         self._matrices[suite] = matrix
@@ -343,6 +344,20 @@ class Run:
             for name, target in all_targets().items()
             if target.missing() and name not in judged
         }
+
+
+def _check_target_options(model: Model) -> None:
+    """Hold a model's options against what its targets know.
+
+    Raises:
+        EdgecheckError: there is no such target or option, or a value does not fit.
+    """
+    for name, given in model.target_options.items():
+        target = all_targets()[resolve(name, all_targets(), "target")]
+        for option in given:
+            resolve(option, target.options, f"option of {name}")
+        if problem := target.check_options({**target.options, **given}):
+            raise DeclarationError(f"target_options of {name}: {problem}")
 
 
 def _model_name(class_name: str) -> str:

@@ -1,26 +1,25 @@
 """What runs of the user's own code, in a child process: sources, data, builders and metrics.
 
-Not for code of edgecheck's own that builds artifacts: see `edgecheck.targets`; not for the parent's
-side: see `edgecheck.packing`.
+Frameworks are imported for the sources that need them. Not for code of edgecheck's own that builds
+artifacts: see `edgecheck.targets`; not for the parent's side: see `edgecheck.packing`.
 """
 
 from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import numpy as np
-import torch
 
-from edgecheck import program
+from edgecheck.capturing import Live, user_frame
 from edgecheck.child import one_line
 from edgecheck.data import materialize
-from edgecheck.drivers.torch import TorchDriver, load_program
+from edgecheck.drivers.common import Driver, Tensor
 from edgecheck.errors import EdgecheckError
 from edgecheck.model import Input
 
@@ -33,37 +32,32 @@ class UserCodeError(ValueError):
 
 # Opened sources that are held at a time; a large model is not kept for a later check.
 _HELD = 3
+_FRAMEWORKS = ("torch", "tensorflow")
 
 
-@dataclass(frozen=True)
-class _Opened:
-    module: Any
-    inputs: list[Input]
-    outputs: list[str]
-    training: bool
-
-
-class SourceService(TorchDriver):
-    """Live sources by name. Also runs them: eager PyTorch is the reference of everything else."""
+class SourceService(Driver):
+    """Live sources by name. Also runs them: the eager model is the reference of everything else."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._held: dict[str, _Opened] = {}
-        self._current: _Opened | None = None
+        self._held: dict[str, tuple[Live, list[Input], list[str]]] = {}
+        self._current: Live | None = None
 
-    def use(self, name: str) -> bool | None:
+    def use(self, name: str) -> dict[str, Any] | None:
         """Make a source the one that calls are about.
 
-        Returns whether it came in training mode; None if it is not held and must be opened.
+        Returns its ``kind`` and whether it came in ``training`` mode; None if it is not held and
+        must be opened.
         """
-        self._current = self._held.pop(name, None)
-        if self._current is None:
+        held = self._held.pop(name, None)
+        if held is None:
+            self._current = None
             return None
-        self._held[name] = self._current
-        self._module = self._current.module
-        self._inputs = {item.name: {"dtype": item.dtype} for item in self._current.inputs}
-        self._outputs = {output: {} for output in self._current.outputs}
-        return self._current.training
+        self._held[name] = held
+        self._current, inputs, outputs = held
+        self._inputs = {item.name: {"dtype": item.dtype} for item in inputs}
+        self._outputs = {output: {} for output in outputs}
+        return {"kind": self._current.kind, "training": self._current.training}
 
     def open_source(
         self,
@@ -73,51 +67,41 @@ class SourceService(TorchDriver):
         outputs: list[str],
         seed: int,
         what: str,
-    ) -> bool | None:
-        """Call the source, or load its .pt2 file, and use it (see `use`)."""
+    ) -> dict[str, Any] | None:
+        """Call the source, or load its file, and use it (see `use`)."""
         declared = [_input(item) for item in inputs]
         if isinstance(source, str):
-            if not Path(source).is_file():
-                raise UserCodeError(f"{what} does not exist")
-            module = load_program(source)
+            live = _open_file(source, declared, outputs, what)
         else:
-            module = self._call(cloudpickle.loads(source), what, seed)
-        module = program.check_module(module, declared, what)
-        training = bool(module.training) and not isinstance(source, str)
-        try:
-            module.eval()
-        except NotImplementedError:  # exported programs have no modes
-            training = False
+            live = _open_model(_call(source, what, seed), declared, outputs, what)
         while len(self._held) >= _HELD:
             self._held.pop(next(iter(self._held)))
-        self._held[name] = _Opened(module, declared, outputs, training)
+        self._held[name] = (live, declared, outputs)
         return self.use(name)
 
-    @staticmethod
-    def _call(function: Callable[[], Any], what: str, seed: int) -> Any:
-        """Call a source with seeded generators: all processes of a run must see the same model."""
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # the user's code may use the global one
-        torch.manual_seed(seed)
-        try:
-            return function()
-        except BaseException as error:
-            raise UserCodeError(f"{what} raised {_story(error)}") from error
+    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        raise TypeError("a source is opened with open_source")
 
-    def capture(self, path: str, dims: dict[str, tuple[int, int]]) -> str:
-        """Write the program; return its digest."""
-        current = self._current
-        assert current is not None
-        return program.capture(current.module, current.inputs, current.outputs, dims, Path(path))
+    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert self._current is not None
+        return self._current.infer(inputs)
+
+    def capture(self, folder: str, dims: dict[str, tuple[int, int]]) -> dict[str, str]:
+        """Write the program into a folder; return its ``path`` and ``digest``."""
+        assert self._current is not None
+        path, digest = self._current.capture(Path(folder), dims)
+        return {"path": str(path), "digest": digest}
 
     def build(self, builder: bytes, path: str, source_path: str | None) -> None:
         """Have the user's builder write an artifact."""
+        assert self._current is not None
         function = cloudpickle.loads(builder)
+        written = Path(path)
         try:
-            function(source_path or self._module, Path(path))
+            function(source_path or self._current.model, written)
         except BaseException as error:
             raise UserCodeError(f"the builder raised {_story(error)}") from error
-        if not Path(path).is_file():
+        if not written.is_file() and not (written.is_dir() and any(written.iterdir())):
             raise UserCodeError(f"the builder wrote no file at the path that it was given ({path})")
 
     def materialize(
@@ -169,10 +153,78 @@ class SourceService(TorchDriver):
         return value
 
 
+def _call(packed: bytes, what: str, seed: int) -> Any:
+    """Call a source with seeded generators: all processes of a run must see the same model.
+
+    A framework that the call itself imports was not seeded before, so it is called again.
+    """
+    try:
+        function: Callable[[], Any] = cloudpickle.loads(packed)
+        seeded = _seed(seed)
+        made = function()
+        if _loaded() != seeded:
+            _seed(seed)
+            made = function()
+    except BaseException as error:
+        raise UserCodeError(f"{what} raised {_story(error)}") from error
+    return made
+
+
+def _loaded() -> set[str]:
+    return {name for name in _FRAMEWORKS if name in sys.modules}
+
+
+def _seed(seed: int) -> set[str]:
+    """Seed the generators of Python, NumPy and the frameworks that are loaded; return those."""
+    loaded = _loaded()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # the user's code may use the global one
+    if "torch" in loaded:
+        sys.modules["torch"].manual_seed(seed)
+    if "tensorflow" in loaded:
+        sys.modules["tensorflow"].random.set_seed(seed)
+    return loaded
+
+
+def _open_file(path: str, inputs: list[Input], outputs: list[str], what: str) -> Live:
+    """The model in a .pt2 or .keras file or a SavedModel directory."""
+    if not Path(path).exists():
+        raise UserCodeError(f"{what} does not exist")
+    if Path(path).suffix == ".pt2":
+        from edgecheck.drivers.torch import load_program
+        from edgecheck.program import LiveTorch
+
+        return LiveTorch(load_program(path), inputs, outputs)
+    from edgecheck import tensorflow_program
+
+    return tensorflow_program.LiveTensorFlow(
+        tensorflow_program.load(path, what), inputs, outputs, what
+    )
+
+
+def _open_model(made: Any, inputs: list[Input], outputs: list[str], what: str) -> Live:
+    """What a callable returned. Only what is loaded can have made it."""
+    if "torch" in sys.modules:
+        from edgecheck.program import LiveTorch, is_module
+
+        if is_module(made):
+            return LiveTorch(made, inputs, outputs)
+    if "tensorflow" in sys.modules:
+        from edgecheck import tensorflow_program
+
+        tensorflow_program.require(what)
+        if tensorflow_program.is_model(made):
+            return tensorflow_program.LiveTensorFlow(made, inputs, outputs, what)
+    raise UserCodeError(
+        f"{what} returned a {type(made).__name__}, not a torch.nn.Module, a Keras model or a "
+        "tf.Module"
+    )
+
+
 def _input(item: Mapping[str, Any]) -> Input:
     return Input(**{**item, "shape": tuple(item["shape"])})
 
 
 def _story(error: BaseException) -> str:
-    place = program.user_frame(error)
+    place = user_frame(error)
     return one_line(error) + (f" ({place})" if place else "")

@@ -17,13 +17,16 @@ from edgecheck.child import one_line
 from edgecheck.devices.local import Session
 from edgecheck.errors import ArtifactError, DataError, EdgecheckError
 from edgecheck.metrics import as_metric
-from edgecheck.model import Artifact, Evaluation, Model, Source
+from edgecheck.model import Artifact, Evaluation, Model, Source, source_kind
 from edgecheck.once import Once
 from edgecheck.packing import pack
 from edgecheck.process import Child, Pool, Service
 from edgecheck.store import file_sha256
 
-_SERVICE = Service("edgecheck.source:SourceService")
+_SERVICE = Service(
+    "edgecheck.source:SourceService",
+    environment={"TF_CPP_MIN_LOG_LEVEL": "3", "ABSL_MIN_LOG_LEVEL": "3"},
+)
 
 
 class Sources:
@@ -34,12 +37,14 @@ class Sources:
         self._once = once
         self._timeout_s = timeout_s
 
-    def _source_child(self, name: str, source: Source, model: Model) -> tuple[Child, bool]:
-        """A child with the source opened, and whether the module came in training mode."""
+    def _source_child(
+        self, name: str, source: Source, model: Model
+    ) -> tuple[Child, dict[str, Any]]:
+        """A child with the source opened, and its ``kind`` and whether it was in ``training``."""
         child = self._child()
-        training = child.call("use", timeout_s=self._timeout_s, name=name)
-        if training is None:
-            training = child.call(
+        opened = child.call("use", timeout_s=self._timeout_s, name=name)
+        if opened is None:
+            opened = child.call(
                 "open_source",
                 timeout_s=self._timeout_s,
                 name=name,
@@ -49,10 +54,10 @@ class Sources:
                 seed=model.seed,
                 what=f"source {_source_name(source)}",
             )
-        return child, bool(training)
+        return child, opened
 
     def _child(self) -> Child:
-        """The child that runs the user's code; one is enough, since importing torch takes long."""
+        """The child that runs the user's code; one is enough: importing torch takes seconds."""
         child, _ = self._pool.get("sources", _SERVICE)
         return child
 
@@ -86,22 +91,33 @@ class Sources:
         found: dict[str, Any] = self._once(f"data {name} {what}", produce)
         return found
 
+    def kind(self, name: str, source: Source, model: Model) -> str:
+        """The kind of a source: ``"torch"``, ``"onnx"`` or ``"tensorflow"``."""
+        known = source_kind(source)
+        if known:
+            return known
+
+        def produce(folder: Path) -> Any:
+            return self._source_child(name, source, model)[1]["kind"]
+
+        found: str = self._once(f"kind {name}", produce)
+        return found
+
     def program(self, name: str, source: Source, model: Model) -> dict[str, Any]:
-        """The captured program: ``path``, ``kind`` (torch or onnx), ``digest`` and ``training``."""
-        if is_onnx(source):
+        """The captured program: ``path``, ``kind`` (see `kind`), ``digest`` and ``training``."""
+        if source_kind(source) == "onnx":
             path = existing(source, "source")
             return {"path": str(path), "kind": "onnx", "digest": file_sha256(path)}
 
         def produce(folder: Path) -> Any:
-            child, training = self._source_child(name, source, model)
-            path = folder / "program.pt2"
-            digest = child.call(
+            child, opened = self._source_child(name, source, model)
+            captured = child.call(
                 "capture",
                 timeout_s=self._timeout_s,
-                path=str(path),
+                folder=str(folder),
                 dims=dimension_ranges(model),
             )
-            return {"path": str(path), "kind": "torch", "digest": digest, "training": training}
+            return {**captured, **opened}
 
         found: dict[str, Any] = self._once(f"program {name}", produce)
         return found
@@ -126,7 +142,7 @@ class Sources:
         directory: Path,
         batch_size: int | None,
     ) -> list[dict[str, str]]:
-        """Outputs of the live source, in eager PyTorch, as .npy paths by declared name."""
+        """Outputs of the live source, run eagerly, as .npy paths by declared name."""
         child, _ = self._source_child(name, source, model)
         session = Session(child, {"inputs": [], "outputs": []}, self._timeout_s)
         session.bind(_eager_binding(model))
@@ -162,7 +178,7 @@ def _materialize_here(
 
 
 def _eager_binding(model: Model) -> Binding:
-    """A torch module takes and gives everything as declared."""
+    """A live source takes and gives everything as declared."""
     tensors = [
         {"name": item.name, "dtype": item.dtype, "shape": [None] * len(item.shape)}
         for item in model.inputs
@@ -187,7 +203,7 @@ def existing(given: Any, what: str) -> Path:
 
 def is_onnx(source: Source) -> bool:
     """Whether a source is the path of an ONNX file."""
-    return not callable(source) and Path(source).suffix == ".onnx"
+    return source_kind(source) == "onnx"
 
 
 def _source_name(source: Source) -> str:

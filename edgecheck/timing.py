@@ -48,7 +48,7 @@ class Samples:
 
     Attributes:
         wall_ms: as a clock on the wall sees them.
-        cpu_ms: of the calling thread only.
+        cpu_ms: of the calling thread only; empty where the runtime can't tell.
         own_work: whether the calling thread does all the work, so that `cpu_ms` is the time of an
             inference that nothing interrupts.
     """
@@ -70,7 +70,10 @@ class Samples:
                 ]
             )
 
-        wall_ms, cpu_ms = times_ms("wall_ns"), times_ms("cpu_ns")
+        wall_ms = times_ms("wall_ns")
+        if any("cpu_ns" not in block for item in rounds for block in item["blocks"]):
+            return cls(wall_ms, np.empty(0), own_work=False)
+        cpu_ms = times_ms("cpu_ns")
         return cls(wall_ms, cpu_ms, threads == 1 and cpu_ms.min() > OWN_WORK * wall_ms.min())
 
     def quantile(self, share: float) -> Interval:

@@ -122,7 +122,7 @@ class Workbench:
             EdgecheckError: it does not load, or does not fit what is declared.
         """
         built = self.built(case)
-        session = self.device.open(case.candidate, case.target, built.path)
+        session = self.device.open(case.candidate, case.target, built.path, case.options)
         if session.binding is None:
             session.bind(
                 bind(
@@ -278,6 +278,7 @@ class Workbench:
             self.built(case).path,
             self.binding(case).for_driver(),
             self.single_feed(case, batch),
+            case.options,
         )
 
     def baseline(self, case: Case) -> Loadable | None:
@@ -290,7 +291,7 @@ class Workbench:
         if artifact is None:
             return None
         path = existing(artifact.path, "baseline")
-        session = self.device.open(f"baseline {case.candidate}", case.target, path)
+        session = self.device.open(f"baseline {case.candidate}", case.target, path, case.options)
         model = case.model
         try:
             binding = bind(model.inputs, model.outputs, session.inputs, session.outputs, artifact)
@@ -302,7 +303,7 @@ class Workbench:
                 f"the baseline {path.name} has batch {binding.batch} and the candidate {own}: "
                 "their latencies can't be compared"
             )
-        return Loadable(path, binding.for_driver(), self.single_feed(case))
+        return Loadable(path, binding.for_driver(), self.single_feed(case), case.options)
 
     def reference_outputs(
         self,
@@ -366,8 +367,8 @@ class Workbench:
 
     def _onnx_reference(self, name: str, source: Source, model: Model) -> Session:
         """An ONNX source as its own reference: with the runtime's graph optimisations off."""
-        path = existing(source, "source")
-        session = self.device.open(f"reference {name}", find_target("ort"), path, optimize=False)
+        path, ort = existing(source, "source"), find_target("ort")
+        session = self.device.open(f"reference {name}", ort, path, ort.options, optimize=False)
         if session.binding is None:
             session.bind(
                 bind(model.inputs, model.outputs, session.inputs, session.outputs, Artifact(path))

@@ -23,6 +23,10 @@ class TestMobilenet(edgecheck.Conformance):
         targets={
             "ort": ["fp32", "fp16", "int8-dynamic", "int8", "int4"],
             "tflite": ["fp32", "fp16", "int8-dynamic", "int8"],
+            "coreml": ["fp32", "fp16", "int8"],
+            "trt": ["fp32", "fp16", "int8"],
+            "executorch": ["fp32", "int8"],
+            "ort-web": ["fp32", "int8"],
         },
     )
     budget = edgecheck.Budget(latency_p95="500 ms", peak_memory="150 MB", size="15 MB")

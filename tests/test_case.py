@@ -15,7 +15,7 @@ from edgecheck.case import Case, Selection, expand, find_profile, shipped_precis
 from edgecheck.errors import EdgecheckError, SelectionError
 from edgecheck.model import Artifact, Evaluation, Input, Model
 from edgecheck.names import CHECKS, PRECISIONS
-from edgecheck.targets import Target, all_targets
+from edgecheck.targets import Target, all_targets, find_target
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
@@ -174,7 +174,7 @@ def test_variants_come_in_sorted_order_whatever_order_they_were_declared_in():
 
 
 def test_a_model_ships_all_that_a_target_has_unless_it_says_otherwise():
-    assert ids(model()) == [f"ort-{precision}" for precision in PRECISIONS]
+    assert ids(model()) == [f"ort-{name}" for name in PRECISIONS if name in ORT.precisions]
     assert ids(model(), SMALL) == ["small-fp32", "small-int8"]
 
 
@@ -314,6 +314,16 @@ def test_without_source_and_float_file_there_is_no_case():
     found = matrix(declared)
     assert found.cases == ()
     assert "no source" in found.absences[0].reason
+
+
+def test_a_tensorflow_file_reaches_only_targets_that_read_it():
+    targets = [find_target(name) for name in ("tflite", "ort-web", "executorch")]
+    found = matrix(model(source="m.keras", qat="m.keras"), *targets, precisions=("fp32",))
+    assert {case.target.name for case in found.cases} == {"tflite", "ort-web"}
+    assert "no route from a TensorFlow model to ExecuTorch" in found.absences[0].reason
+    found = matrix(model(source="m.keras", qat="m.keras"), *targets, precisions=("int8-qat",))
+    assert [case.target.name for case in found.cases if not case.unsupported] == ["tflite"]
+    assert "no route from a TensorFlow model to int8-qat" in found.absences[0].reason
 
 
 def test_an_onnx_source_reaches_only_targets_that_read_it():

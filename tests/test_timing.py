@@ -356,3 +356,14 @@ def test_the_interval_of_a_centre_is_the_tabulated_one() -> None:
     means = np.sort((values[rows] + values[columns]) / 2)
     found = center_interval(values, 0.99)
     assert (found.low, found.high) == (means[3], means[-4])
+
+
+def test_without_a_cpu_clock_wall_times_alone_count() -> None:
+    block = {"wall_ns": [10_000, 20_000, 30_000]}
+    rounds = [{"calls_per_sample": 10, "blocks": [block]}]
+    samples = Samples.of(rounds, threads=1)
+    assert not samples.own_work
+    assert samples.wall_ms.tolist() == [0.001, 0.002, 0.003]
+    assert samples.largest() == Interval(0.003, 0.003, 0.003)
+    pair = [rounds[0], {"calls_per_sample": 10, "blocks": [{"wall_ns": [5_000, 10_000, 15_000]}]}]
+    assert ratio_interval([pair] * 10, threads=1).value == pytest.approx(2.0)

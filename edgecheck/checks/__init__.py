@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def run_check(name: str, workbench: Workbench, case: Case) -> Verdict:
-    """Make a check; what keeps it from being made is a failure, told in one line."""
+    """Make a check; what keeps it from being made is a failure, told in one line.
+
+    What this machine can't check is not checked, with the reason.
+    """
+    if reason := case.target.gap(name, case.precision, case.options):
+        return Verdict(Outcome.NOT_CHECKED, reason=reason)
     module = importlib.import_module(f"edgecheck.checks.{name}")
     try:
         verdict: Verdict = module.run(workbench, case)

@@ -10,7 +10,7 @@ import numpy as np
 from edgecheck import arena
 from edgecheck.budget import Limit
 from edgecheck.case import find_builder
-from edgecheck.verdict import Comparison, Verdict, conclude
+from edgecheck.verdict import Comparison, Outcome, Verdict, conclude
 
 if TYPE_CHECKING:
     from edgecheck.case import Case
@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 # The core runtime of TensorFlow Lite Micro "just fits in 16 KB on an Arm Cortex M3" (its
 # documentation); the kernels that a model needs come on top.
 RUNTIME_FLASH_BYTES = 16 * 1024
-_SMALLER = ("float16", "bfloat16", "int8", "int4")
+_SMALLER = ("float16", "bfloat16", "int8", "int4", "palettized")
 # Storage types that count as a precision's own.
 _STORED_AS = {
     "fp16": ("float16", "bfloat16"),
     "int8-dynamic": ("int8", "int4"),
     "int8": ("int8", "int4"),
     "int8-qat": ("int8", "int4"),
+    "int8-weights": ("int8", "int4"),
+    "int16x8": ("int8", "int4"),
     "int4": ("int4",),
+    "palettized": ("palettized",),
 }
 
 
@@ -35,6 +38,8 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     """Build, inspect, load and try the candidate's file."""
     built = workbench.built(case)
     contents = built.contents
+    if reason := contents.get("not_inspected"):
+        return Verdict(Outcome.NOT_CHECKED, reason=reason)
     limits = case.limits()
     memory = _activation_memory(case, contents)
     measurements: dict[str, Any] = {
@@ -52,7 +57,10 @@ def run(workbench: Workbench, case: Case) -> Verdict:
         measurements["activation_memory_bytes"] = activation_bytes
     failures: list[str] = list(contents["failures"])
     warnings: list[str] = list(contents["warnings"])
-    if not failures:
+    unrun = case.target.gap("run", case.precision, case.options)
+    if unrun:
+        warnings.append(f"the file was built and inspected, but not loaded: {unrun}")
+    elif not failures:
         session = workbench.session(case)
         measurements["inputs"] = [_tensor_record(item) for item in session.inputs]
         measurements["outputs"] = [_tensor_record(item) for item in session.outputs]
@@ -61,12 +69,20 @@ def run(workbench: Workbench, case: Case) -> Verdict:
         placement = session.placement(workbench.single_feed(case))
         measurements["placement"] = placement
         warnings += judge_placement(placement)
+    download = download_bytes(built.size_bytes, built.gzip_bytes, measurements.get("placement"))
+    if download and "runtime_download_bytes" in measurements["placement"]:
+        measurements |= {f"{name}_bytes": size for name, size in download.items()}
+    if not download and "download_size" in {item.removesuffix("_gzip") for item in limits}:
+        warnings.append("download_size is not judged, since the file was not loaded")
     if _in_training_mode(workbench, case):
         warnings.append("the source returned a module in training mode; it was set to eval()")
     memory_failures, details = judge_memory(memory, limits.get("activation_memory"))
     precision_failures, share = judge_precision(case.precision, contents)
     if share is not None:
         measurements["quantized_weights"] = share
+    lint = contents.get("lint")
+    if lint is not None:
+        measurements["lint_findings"] = len(lint)
     return conclude(
         failures=[*failures, *precision_failures, *memory_failures],
         warnings=warnings,
@@ -75,15 +91,35 @@ def run(workbench: Workbench, case: Case) -> Verdict:
             {
                 "size": built.size_bytes,
                 "size_gzip": built.gzip_bytes,
+                **download,
                 "weights": measurements["weights_bytes"],
                 "activation_memory": activation_bytes,
                 "flash": measurements["flash_estimate_bytes"],
                 "quantized_weights": share,
+                "lint_findings": measurements.get("lint_findings"),
             },
         ),
         measurements=measurements,
         details=details,
     )
+
+
+def download_bytes(
+    size_bytes: int, gzip_bytes: int, placement: Mapping[str, Any] | None
+) -> dict[str, int]:
+    """What is downloaded to run the file: itself, and the runtime where a page loads one.
+
+    Args:
+        placement: what the driver told, which has ``runtime_download_bytes`` and
+            ``runtime_download_gzip_bytes`` where that is so; None where it was not loaded, so that
+            nothing is known.
+    """
+    if placement is None:
+        return {}
+    return {
+        "download_size": size_bytes + placement.get("runtime_download_bytes", 0),
+        "download_size_gzip": gzip_bytes + placement.get("runtime_download_gzip_bytes", 0),
+    }
 
 
 def judged_bytes(memory: Mapping[str, Any]) -> int | None:

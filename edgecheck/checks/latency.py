@@ -193,8 +193,9 @@ def _cold_interval(cold: Rounds, wall: str, cpu: str = "") -> Interval:
     """The median over processes; bounded from below by CPU time as steady samples are."""
     wall_ms = np.array([item[wall] for item in cold]) / 1e6
     found = quantile_interval(wall_ms, 0.5)
-    cpu_ms = np.array([item[cpu] for item in cold]) / 1e6 if cpu else wall_ms
-    if cpu_ms.min() > OWN_WORK * wall_ms.min():
+    told = all(cpu in item for item in cold)
+    cpu_ms = np.array([item[cpu] for item in cold]) / 1e6 if told else wall_ms
+    if told and cpu_ms.min() > OWN_WORK * wall_ms.min():
         return replace(found, low=min(found.low, float(cpu_ms.min())))
     return found
 

@@ -67,13 +67,9 @@ def run(workbench: Workbench, case: Case) -> Verdict:
             Outcome.NOT_CHECKED,
             reason=f"memory is read from Linux's /proc, which {sys.platform} has not",
         )
-    session = workbench.session(case)
-    assert session.binding is not None
     measured = workbench.device.measure_memory(
         case.target,
-        workbench.built(case).path,
-        session.binding,
-        workbench.single_feed(case),
+        workbench.loadable(case),
         runs=RUNS,
         growth_runs=GROWTH_RUNS,
         growth_limit_s=GROWTH_LIMIT_S,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,13 @@ class Loadable:
     Attributes:
         binding: see `edgecheck.drivers.common.Driver.bind`.
         feed: .npy path by declared input.
+        options: of the target.
     """
 
     path: Path
     binding: Mapping[str, Any]
     feed: Mapping[str, str]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Stopwatch:
@@ -102,7 +104,7 @@ class Stopwatch:
             candidates=[
                 {
                     "path": str(item.path),
-                    "options": self._options,
+                    "options": {**self._options, "target": dict(item.options)},
                     "binding": dict(item.binding),
                     "feed": dict(item.feed),
                 }
@@ -132,7 +134,15 @@ class LocalDevice:
         self._options = {"threads": threads, "cpus": list(cpus)}
         self._sessions: dict[str, Session] = {}
 
-    def open(self, key: str, target: Target, path: Path, *, optimize: bool = True) -> Session:
+    def open(
+        self,
+        key: str,
+        target: Target,
+        path: Path,
+        target_options: Mapping[str, Any],
+        *,
+        optimize: bool = True,
+    ) -> Session:
         """A session with the file loaded, the same one for the same key while its process lives.
 
         Raises:
@@ -142,7 +152,7 @@ class LocalDevice:
         child, fresh = self._pool.get(f"device:{key}", _driver_service(target))
         if session is not None and session.alive and not fresh:
             return session
-        options = {"threads": THREADS, "optimize": optimize}
+        options = {"threads": THREADS, "optimize": optimize, "target": dict(target_options)}
         try:
             info = child.call("load", timeout_s=self._timeout_s, path=str(path), options=options)
         except ChildError as error:
@@ -167,9 +177,7 @@ class LocalDevice:
     def measure_memory(
         self,
         target: Target,
-        path: Path,
-        binding: Binding,
-        feed: Mapping[str, str],
+        loadable: Loadable,
         *,
         runs: int,
         growth_runs: tuple[int, int],
@@ -180,10 +188,10 @@ class LocalDevice:
             measured: dict[str, Any] = child.call(
                 "measure_memory",
                 timeout_s=self._timeout_s,
-                path=str(path),
-                options=self._options,
-                binding=binding.for_driver(),
-                feed=dict(feed),
+                path=str(loadable.path),
+                options={**self._options, "target": dict(loadable.options)},
+                binding=dict(loadable.binding),
+                feed=dict(loadable.feed),
                 runs=runs,
                 growth_runs=growth_runs,
                 growth_limit_s=growth_limit_s,

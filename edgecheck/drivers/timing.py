@@ -44,7 +44,8 @@ def time_round(
         ``candidates``: for each a dict of ``load_ns``, ``first_ns`` and ``first_cpu_ns`` (the
         first inference after loading), ``warmup_runs``, ``steady``, ``calls_per_sample``, and
         ``blocks``, each with ``wall_ns`` and ``cpu_ns`` (of the calling thread), totals of
-        ``calls_per_sample`` calls. ``contention``: see `contention`.
+        ``calls_per_sample`` calls. Where no clock tells CPU time there is neither of
+        ``first_cpu_ns`` and ``cpu_ns``. ``contention``: see `contention`.
     """
     before = contention()
     # Before the warm-up: collecting takes long enough for the processor to cool down again.

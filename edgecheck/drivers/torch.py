@@ -7,7 +7,7 @@ Serves as the reference that other runtimes are compared with. Not for live modu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,17 @@ class TorchDriver(Driver):
         return options["inputs"], options["outputs"]
 
     def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        tensors = {name: torch.from_numpy(_writable(array)) for name, array in inputs.items()}
-        with torch.inference_mode():
-            outputs = self._module(**tensors)
-        return name_outputs(outputs, list(self._outputs))
+        return call_module(self._module, inputs, list(self._outputs))
+
+
+def call_module(
+    module: Any, inputs: Mapping[str, np.ndarray], outputs: list[str]
+) -> dict[str, np.ndarray]:
+    """One call with keyword arguments; the outputs by declared name (see `select_outputs`)."""
+    tensors = {name: torch.from_numpy(_writable(array)) for name, array in inputs.items()}
+    with torch.inference_mode():
+        returned = module(**tensors)
+    return name_outputs(returned, outputs)
 
 
 def name_outputs(outputs: Any, names: list[str]) -> dict[str, np.ndarray]:

@@ -56,6 +56,8 @@ METRICS = {
     for metric in (
         _size("size_bytes"),
         _size("size_gzip_bytes"),
+        _size("download_size_bytes"),
+        _size("download_size_gzip_bytes"),
         _size("weights_bytes"),
         _size("flash_estimate_bytes"),
         _size("activation_memory_bytes"),

@@ -168,7 +168,9 @@ def device(target: Target, threads: int, cpus: Sequence[int]) -> Record:
     Neither the runtime's patch level nor the system's is part of it, nor what this machine is
     called: two alike give numbers that can be compared.
     """
-    found = versions((target.runtime,)).get(target.runtime, "") if target.runtime else ""
+    executor = {"executor": target.executor} if target.executor else {}
+    known = {**target.others(), **versions((target.runtime,))} if target.runtime else {}
+    found = known.get(target.runtime, "")
     runtime = ".".join(found.split(".")[:2])
     return {
         "system": platform.system(),
@@ -178,6 +180,7 @@ def device(target: Target, threads: int, cpus: Sequence[int]) -> Record:
         "threads": threads,
         "cpus": list(cpus),
         "runtime": f"{target.runtime} {runtime}" if found else "",
+        **executor,
     }
 
 

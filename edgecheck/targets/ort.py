@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecheck.targets import Target, onnx_file
+from edgecheck.targets import Target, onnx_file, ort_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ TARGETS = (
         },
         distributions=(
             *("torch", "torchao", "onnx", "onnxruntime", "onnxscript"),
-            "onnxconverter-common",
+            *("onnxconverter-common", "tf2onnx", "tensorflow", "tensorflow-cpu"),
         ),
         runtime="onnxruntime",
         tools="edgecheck.targets.ort:OrtTools",
@@ -54,7 +54,8 @@ TARGETS = (
             "edgecheck.drivers.onnxruntime",
         ),
         driver="edgecheck.drivers.onnxruntime:OnnxRuntimeDriver",
-        reads_onnx=True,
+        reads=("torch", "onnx", "tensorflow"),
+        from_tensorflow={"int8-qat": ""},
     ),
 )
 
@@ -72,12 +73,16 @@ class OrtTools:
         outputs: list[str],
         calibration: dict[str, str] | None,
         example: dict[str, str],
+        options: dict[str, Any],
+        dims: dict[str, tuple[int, int]],
     ) -> None:
         """Write the file of a precision."""
-        if precision == "fp32":
+        if precision == "fp32" and Path(source).is_dir():
+            ort_tensorflow.convert(source, output, inputs)
+        elif precision == "fp32":
             _export(source, output, inputs, outputs)
         elif precision == "fp16":
-            _to_float16(source, output)
+            to_float16(source, output)
         elif precision == "int4":
             _quantize_weights_int4(source, output)
         else:
@@ -87,15 +92,15 @@ class OrtTools:
                 if precision == "int8-qat":
                     # Preparing folds the quantization of weights, so that they are stored as int8.
                     _export(source, first, inputs, outputs)
-                    _prepare(first, output)
+                    prepare(first, output)
                 elif precision == "int8":
                     assert calibration is not None
-                    _prepare(source, first)
-                    _quantize_static(first, output, calibration)
+                    prepare(source, first)
+                    quantize_static(first, output, calibration)
                 else:
                     # quantize_dynamic's own rewrite of Gemm leaves stale shapes.
                     _save_matmul_form(source, first)
-                    _prepare(first, second)
+                    prepare(first, second)
                     _quantize_dynamic(second, output)
 
     def inspect(self, *, path: str) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def _remove_stack_traces(model: Any) -> None:
             node.metadata_props.extend(kept)
 
 
-def _to_float16(source: str, output: str) -> None:
+def to_float16(source: str, output: str) -> None:
     """Half-precision weights and arithmetic; inputs and outputs stay float32."""
     import onnx
     from onnxconverter_common import float16
@@ -144,31 +149,35 @@ def _to_float16(source: str, output: str) -> None:
     onnx.save(model, output)
 
 
-def _prepare(source: str, output: str) -> None:
+def prepare(source: str, output: str) -> None:
     """Shape inference and constant folding, which the quantizers rely on."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     quant_pre_process(source, output, skip_symbolic_shape=True)
 
 
-def _quantize_static(source: str, output: str, calibration: Mapping[str, str]) -> None:
-    """QDQ: unsigned activations, since signed ones don't fuse on x86; weights per channel."""
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+def quantize_static(
+    source: str, output: str, calibration: Mapping[str, str], *, signed: bool = False
+) -> None:
+    """QDQ, weights per channel.
 
-    quantize_static(
+    Args:
+        signed: symmetric, signed activations and float biases, as TensorRT takes them; unsigned
+            ones otherwise, since signed ones don't fuse on x86.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
+
+    quantization.quantize_static(
         source,
         output,
         _calibration_reader(source, calibration),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
-        activation_type=QuantType.QUInt8,
+        activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
+        extra_options={"ActivationSymmetric": True, "QuantizeBias": False} if signed else {},
     )
 
 

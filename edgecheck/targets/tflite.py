@@ -1,7 +1,8 @@
 """TFLite (LiteRT): how to build and inspect .tflite files.
 
 Files have a fixed batch of one: LiteRT's converter does not keep a dynamic batch reliably. All
-precisions but fp32 and int8-qat are made from the fp32 file by ai-edge-quantizer. Not for running
+precisions but fp32 and int8-qat are made from the fp32 file by ai-edge-quantizer; of a TensorFlow
+source all but int4 by its own converter (`edgecheck.targets.tflite_tensorflow`). Not for running
 files: see `edgecheck.drivers.litert`.
 """
 
@@ -12,10 +13,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecheck.targets import Target, tflite_memory, unreadable
+from edgecheck.targets import Target, tflite_memory, tflite_tensorflow, unreadable
+from edgecheck.targets.torch_program import export_fixed
 
 if TYPE_CHECKING:
     import torch
+
+# Types of an "int8" file's input and output tensors; the default is int8 from PyTorch and float32
+# from TensorFlow, as their converters have it.
+IO_TYPES = ("default", "float32", "int8", "uint8")
+
+
+def _check_options(options: Mapping[str, Any]) -> str:
+    io = options["io"]
+    return "" if io in IO_TYPES else f"io is {io!r}; use one of {', '.join(IO_TYPES)}"
+
 
 TARGETS = (
     Target(
@@ -29,15 +41,22 @@ TARGETS = (
             "int8-dynamic": "float",
             "int8": "float",
             "int8-qat": "torch",
+            "int16x8": "float",
             "int4": "float",
         },
+        from_tensorflow=dict.fromkeys(
+            ("fp16", "int8-dynamic", "int8", "int8-qat", "int16x8"), "tensorflow"
+        ),
         packages={
             "ai_edge_litert": "ai-edge-litert",
             "ai_edge_quantizer": "ai-edge-quantizer",
             "litert_torch": "litert-torch",
             "torchao": "torchao",
         },
-        distributions=("torch", "torchao", "litert-torch", "litert-converter", "ai-edge-quantizer"),
+        distributions=(
+            *("torch", "torchao", "litert-torch", "litert-converter", "ai-edge-quantizer"),
+            *("tensorflow", "tensorflow-cpu"),
+        ),
         runtime="ai-edge-litert",
         tools="edgecheck.targets.tflite:TfliteTools",
         drivers=(
@@ -48,7 +67,10 @@ TARGETS = (
             "edgecheck.drivers.litert",
         ),
         driver="edgecheck.drivers.litert:LiteRTDriver",
+        reads=("torch", "tensorflow"),
         keeps_dynamic_batch=False,
+        options={"io": "default"},
+        check_options=_check_options,
     ),
 )
 
@@ -71,15 +93,26 @@ class TfliteTools:
         outputs: list[str],
         calibration: dict[str, str] | None,
         example: dict[str, str],
+        options: dict[str, Any],
+        dims: dict[str, tuple[int, int]],
     ) -> None:
         """Write the file of a precision."""
-        if precision == "fp32":
+        if Path(source).is_dir():
+            tflite_tensorflow.convert(
+                source,
+                output,
+                precision,
+                example=example,
+                calibration=calibration,
+                io=options["io"],
+            )
+        elif precision == "fp32":
             _convert(*_fixed_module(source, outputs, example), output)
         elif precision == "int8-qat":
             _convert(*_fixed_module(source, outputs, example), output, quantized=True)
-        elif precision == "int8":
+        elif precision in ("int8", "int16x8"):
             assert calibration is not None
-            _quantize_static(source, output, calibration)
+            _quantize_static(source, output, calibration, precision, options["io"])
         else:
             _quantize_weights(source, output, precision)
 
@@ -104,38 +137,11 @@ class TfliteTools:
         }
 
 
-def _tensors(files: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    import numpy as np
-    import torch
-
-    return {
-        name: torch.from_numpy(np.load(path, allow_pickle=False)) for name, path in files.items()
-    }
-
-
 def _fixed_module(
     source: str, outputs: list[str], example: Mapping[str, str]
 ) -> tuple[Any, dict[str, torch.Tensor]]:
-    """The program exported again at the example's shapes, its outputs a tuple in declared order."""
-    import torch
-
-    from edgecheck.drivers.torch import load_program, select_outputs
-
-    program = load_program(source).module(check_guards=False)
-
-    class Ordered(torch.nn.Module):
-        """The converter sorts the outputs of dicts; a tuple keeps its order."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.program = program
-
-        def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(select_outputs(self.program(**inputs), outputs))
-
-    sample = _tensors(example)
-    exported = torch.export.export(Ordered(), (), sample, strict=False)
-    return exported.module(check_guards=False), sample
+    program, sample = export_fixed(source, outputs, example)
+    return program.module(check_guards=False), sample
 
 
 def _convert(module: Any, sample: dict[str, Any], output: str, *, quantized: bool = False) -> None:
@@ -154,22 +160,30 @@ def _convert(module: Any, sample: dict[str, Any], output: str, *, quantized: boo
     litert_torch.convert(module, sample_kwargs=sample, quant_config=config).export(output)
 
 
-def _quantize_static(source: str, output: str, calibration: Mapping[str, str]) -> None:
-    """Weights and activations in int8, with the true range of the calibration data.
+def _quantize_static(
+    source: str, output: str, calibration: Mapping[str, str], precision: str, io: str
+) -> None:
+    """Weights in int8 and activations in int8 or int16, ranges from the calibration data.
 
     ai-edge-quantizer's default calibration, a moving average, saturates: on three networks it cost
     about 20 dB of SQNR against the true minimum and maximum.
     """
     from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.utils import qsv_utils
 
     manager = recipe_manager.RecipeManager()
     manager.add_static_config(
         ".*",
         qtyping.TFLOperationName.ALL_SUPPORTED,
-        activation_num_bits=8,
+        activation_num_bits=16 if precision == "int16x8" else 8,
         weight_num_bits=8,
     )
+    if io == "uint8":
+        raise ValueError("io='uint8': ai-edge-quantizer writes float32 and int8 tensors only")
+    if io == "float32" and precision == "int8":
+        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            manager.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
     observer = calibrator.Calibrator(
         source, num_threads=1, qsv_update_func=qsv_utils.min_max_update
     )

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from edgecheck.arena import Buffer, Operator, chart, describe, plan
 from edgecheck.budget import Limit
-from edgecheck.checks.export import judge_memory, judge_placement, judge_precision, judged_bytes
+from edgecheck.checks.export import (
+    download_bytes,
+    judge_memory,
+    judge_placement,
+    judge_precision,
+    judged_bytes,
+)
 from edgecheck.names import PRECISIONS
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
@@ -16,7 +22,7 @@ law = settings(deadline=None, derandomize=True, max_examples=50)
 QUANTIZED = tuple(name for name in PRECISIONS if name.startswith("int"))
 STORED_AS = {
     **{"fp16": "float16", "int8-dynamic": "int8", "int8": "int8", "int8-qat": "int8"},
-    "int4": "int4",
+    **{"int8-weights": "int8", "int16x8": "int8", "int4": "int4"},
 }
 
 
@@ -236,3 +242,11 @@ def test_weights_and_flash_are_limited_and_what_can_not_be_planned_fails(judge):
     (told,) = [line for line in case["failures"] if line.startswith("activation_memory")]
     assert "can't be planned, so it is not <= 1 MB (budget): tensor 'x' has no static shape" in told
     assert measured["activation_memory"]["unplanned"] in told
+
+
+def test_a_download_is_the_file_and_the_runtime_that_comes_with_it():
+    told = {"runtime_download_bytes": 14_000, "runtime_download_gzip_bytes": 3_000}
+    assert download_bytes(500, 400, told) == {"download_size": 14_500, "download_size_gzip": 3_400}
+    # A runtime that is on the device already is not downloaded.
+    assert download_bytes(500, 400, {}) == {"download_size": 500, "download_size_gzip": 400}
+    assert download_bytes(500, 400, None) == {}

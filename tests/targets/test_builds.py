@@ -13,6 +13,7 @@ import torch
 
 from edgecheck import program
 from edgecheck.checks.export import judge_precision
+from edgecheck.drivers.litert import LiteRTDriver
 from edgecheck.model import Input
 from edgecheck.targets import all_targets
 from edgecheck.targets.ort import OrtTools
@@ -62,6 +63,8 @@ def build(target: str, precision: str, source: str, folder: Path) -> str:
         outputs=OUTPUTS,
         calibration={"image": str(folder / "images.npy")},
         example={"image": str(folder / "one.npy")},
+        options=dict(all_targets()[target].options),
+        dims={},
     )
     return str(output)
 
@@ -78,6 +81,37 @@ def test_a_build_holds_the_precision_that_was_asked_for(
     failures, share = judge_precision(precision, contents)
     assert failures == []
     assert share is None or share > 0.9
+
+
+@pytest.mark.parametrize(
+    ("precision", "io", "dtype"),
+    [
+        ("int8", "default", "int8"),
+        ("int8", "float32", "float32"),
+        ("int16x8", "default", "int16"),
+    ],
+)
+def test_static_tflite_files_take_the_types_that_are_asked_for(
+    files: dict[str, Any], precision: str, io: str, dtype: str, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "m.tflite")
+    TfliteTools().build(
+        precision=precision,
+        source=files["tflite"],
+        output=path,
+        inputs=["image"],
+        outputs=OUTPUTS,
+        calibration={"image": str(files["folder"] / "images.npy")},
+        example={"image": str(files["folder"] / "one.npy")},
+        options={"io": io},
+        dims={},
+    )
+    loaded = LiteRTDriver().load(path, {"threads": 1})
+    assert {item["dtype"] for item in [*loaded["inputs"], *loaded["outputs"]]} == {dtype}
+    failures, share = judge_precision(precision, TfliteTools().inspect(path=path))
+    assert failures == []
+    assert share is not None
+    assert share > 0.9
 
 
 @pytest.mark.parametrize("target", TOOLS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -33,7 +35,7 @@ def test_a_name_that_is_none_gets_the_nearest_and_the_list() -> None:
 def test_precisions_are_known_words() -> None:
     for target in all_targets().values():
         assert set(target.precisions) <= set(PRECISIONS)
-        assert set(target.precisions.values()) <= {"torch", "float"}
+        assert set(target.precisions.values()) <= {"torch", "float", "onnx"}
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
@@ -43,5 +45,15 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
     assert lacking.missing() == "no-such-package not installed: pip install 'edgecheck[ort]'"
 
 
-def test_a_target_that_is_only_planned_says_so() -> None:
-    assert "no TensorRT support" in all_targets()["trt"].missing()
+def test_what_a_machine_cannot_check_may_depend_on_options_and_precision() -> None:
+    def gaps(options: Mapping[str, Any]) -> dict[str, str]:
+        return {"latency": "slow"} if options["fast"] else {"run": "stuck", "fp16": "no halves"}
+
+    target = dataclasses.replace(all_targets()["ort"], options={"fast": True}, gaps=gaps)
+    assert target.gap("latency") == "slow"
+    assert target.gap("parity", "fp16") == ""
+    assert target.gap("parity", "fp32", {"fast": False}) == "stuck"
+    assert target.gap("export", "fp16", {"fast": False}) == ""
+    halves = dataclasses.replace(target, gaps=lambda options: {"fp16": "no halves"})
+    assert halves.gap("run", "fp16") == halves.gap("memory", "fp16") == "no halves"
+    assert halves.gap("run", "fp32") == halves.gap("export", "fp16") == ""
