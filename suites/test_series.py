@@ -25,7 +25,7 @@ class TestSeries(edgecheck.Conformance):
         evaluation=edgecheck.Evaluation(
             series.test_inputs, activity_labels, metric=edgecheck.metrics.top1, output="activity"
         ),
-        # ExecuTorch's int4 takes layers whose inputs are a multiple of 32 only; here there are none.
+        # ExecuTorch has int4 of layers whose inputs are a multiple of 32 only: here none.
         targets={
             "ort": ["fp32", "fp16", "int8-dynamic", "int8", "int4"],
             "tflite": ["fp32", "fp16", "int16x8", "int8-dynamic", "int8", "int4"],
