@@ -4,17 +4,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: conformance test check benchmarks benchmarks-long clean
+TARGETS := ort,tflite,coreml,executorch,trt,ort-web
 
-# Judge the bundled models on both runtimes; writes junit.xml, edge.json and edge.html.
-conformance: $(INSTALLED)
-	$(BIN)/python -m pytest suites --edge-targets=ort,tflite \
+.PHONY: conformance conformance-web test check benchmarks benchmarks-long architectures clean
+
+# Judge the bundled models on all targets; writes junit.xml, edge.json and edge.html.
+# What this machine can't check is skipped, with the reason.
+conformance: $(INSTALLED) node_modules/.installed
+	$(BIN)/python -m pytest suites --edge-targets=$(TARGETS) --edge-missing=skip \
 		--junitxml=junit.xml --edge-json=edge.json --edge-html=edge.html
 
+# The same in a browser, all of it required; installs Chromium where there is none. Needs npm.
+conformance-web: $(INSTALLED) node_modules/.installed
+	$(BIN)/python -c "import sys; from edgecheck.drivers.web_browser import find_browser; sys.exit(not find_browser())" \
+		|| $(BIN)/python -m playwright install chromium
+	$(BIN)/python -m pytest suites --edge-targets=ort-web \
+		--junitxml=junit-web.xml --edge-json=edge-web.json --edge-html=edge-web.html
+
 # Lint, types, the tests of edgecheck itself spread over workers, and the bundled models alone.
-test: check
+test: check node_modules/.installed
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile
-	$(BIN)/python -m pytest suites --edge-targets=ort,tflite
+	$(BIN)/python -m pytest suites --edge-targets=$(TARGETS) --edge-missing=skip
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -29,10 +39,21 @@ benchmarks: $(INSTALLED)
 benchmarks-long: $(INSTALLED)
 	$(BIN)/python -m benchmarks --long
 
+# The reference executor of Core ML on architectures of torchvision, timm and transformers.
+architectures: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps --target .architectures torchvision==0.28.0 timm
+	PYTHONPATH=.architectures $(BIN)/python -m benchmarks.architectures
+
+# The browser's runtime; where there is no npm, ort-web is skipped.
+node_modules/.installed: package.json package-lock.json
+	if command -v npm >/dev/null; then npm ci --ignore-scripts --no-audit --no-fund; fi
+	mkdir -p node_modules
+	touch $@
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) .edgecheck .mypy_cache .pytest_cache .ruff_cache junit.xml edge.json edge.html
+	rm -rf $(VENV) node_modules .architectures .edgecheck .mypy_cache .pytest_cache .ruff_cache junit*.xml edge*.json edge*.html

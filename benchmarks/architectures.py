@@ -61,6 +61,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="ARCHITECTURE", help="all if none")
     chosen = parser.parse_args().names
+    if unknown := sorted(set(chosen) - {each.name for each in zoo.ARCHITECTURES}):
+        parser.error(f"unknown architectures {unknown}; see benchmarks/zoo.py")
     architectures = [each for each in zoo.ARCHITECTURES if not chosen or each.name in chosen]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
@@ -168,21 +170,21 @@ def _exported(model: Any, architecture: zoo.Architecture) -> Any:
     import torch
 
     torch.manual_seed(2)
-    program = torch.export.export(model, architecture.draw(1))
-    return program.run_decompositions({})
+    return torch.export.export(model, architecture.draw(1))
 
 
 def _convert(exported: Any, target: str, precision: str, package: Path) -> None:
+    """Write the package of an exported program."""
     import coremltools
 
+    from edgecheck.targets.coreml import convert_program
+
     names = {"fp32": "FLOAT32", "fp16": "FLOAT16"}
-    converted = coremltools.convert(
-        exported,
-        minimum_deployment_target=coremltools.target[target],
-        compute_precision=coremltools.precision[names[precision]],
-        skip_model_load=True,
-    )
-    converted.save(str(package))
+    how = {
+        "minimum_deployment_target": coremltools.target[target],
+        "compute_precision": coremltools.precision[names[precision]],
+    }
+    convert_program(exported, **how).save(str(package))
 
 
 def _evaluated(package: Path, references: References) -> tuple[Counter[str], float]:

@@ -64,14 +64,21 @@ def _words(vocabulary: int, length: int) -> Callable[[int], Inputs]:
 
 
 class _First(nn.Module):
-    """The first result of a model that gives several, or a record of them."""
+    """The first result of a model that gives several, or a record of them.
 
-    def __init__(self, model: nn.Module, **fixed: Any) -> None:
+    A decoder is given the mask of a text without padding, else it looks for packed texts by
+    operators that coremltools does not convert.
+    """
+
+    def __init__(self, model: nn.Module, *, decoder: bool = False) -> None:
         super().__init__()
-        self.model, self.fixed = model, fixed
+        self.model, self.decoder = model, decoder
 
     def forward(self, *given: torch.Tensor) -> torch.Tensor:
-        found = self.model(*given, **self.fixed)
+        fixed: dict[str, Any] = {}
+        if self.decoder:
+            fixed = {"use_cache": False, "attention_mask": torch.ones_like(given[0])}
+        found = self.model(*given, **fixed)
         if isinstance(found, dict):
             return next(iter(found.values()))
         return found if isinstance(found, torch.Tensor) else found[0]
@@ -105,16 +112,16 @@ def _timm(name: str, size: int = 64, **how: Any) -> Architecture:
 def _transformers(
     name: str, config: str, draw: Callable[[int], Inputs], part: str = "", **how: Any
 ) -> Architecture:
-    """`part` is the attribute that is used alone, such as an encoder."""
+    """`part` is what is used alone, such as an encoder."""
 
     def build() -> nn.Module:
         _define_operators()
         transformers = importlib.import_module("transformers")
         model = getattr(transformers, name)(getattr(transformers, config)(**how))
-        fixed = {"use_cache": False} if getattr(model.config, "use_cache", False) else {}
-        for attribute in part.split(".") if part else ():
-            model, fixed = getattr(model, attribute), {}
-        return _First(model, **fixed)
+        return _First(
+            getattr(model, part) if part else model,
+            decoder=name.endswith(("CausalLM", "LMHeadModel")),
+        )
 
     return Architecture(name, "transformers", build, draw, "iOS18")
 
@@ -196,7 +203,6 @@ ARCHITECTURES = (
     _timm("xcit_nano_12_p16_224", img_size=64),
     _timm("rexnet_100"),
     _timm("dla34"),
-    _timm("nfnet_l0"),
     _transformers("BertModel", "BertConfig", _TOKENS, **_TEXT),
     _transformers("RobertaModel", "RobertaConfig", _TOKENS, **_TEXT),
     _transformers("AlbertModel", "AlbertConfig", _TOKENS, **_TEXT),
@@ -242,6 +248,7 @@ ARCHITECTURES = (
         encoder_attention_heads=4,
         encoder_ffn_dim=128,
         decoder_layers=1,
+        decoder_attention_heads=4,
         vocab_size=300,
         pad_token_id=0,
     ),

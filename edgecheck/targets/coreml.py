@@ -154,12 +154,44 @@ def _convert(
     if options["labels"]:
         given["classifier_config"] = coremltools.ClassifierConfig(list(options["labels"]))
     precisions = coremltools.precision
+    return convert_program(
+        program,
+        outputs=_output_types(program, outputs),
+        minimum_deployment_target=getattr(coremltools.target, target),
+        compute_precision=precisions.FLOAT16 if half else precisions.FLOAT32,
+        **given,
+    )
+
+
+def convert_program(program: Any, **options: Any) -> Any:
+    """The ML Program of a ``torch.export`` program.
+
+    Without decompositions, composite operators stay whole that Core ML has as well (gelu); where
+    coremltools does not know one (recurrent layers), the usual decompositions are made.
+
+    Args:
+        options: of ``coremltools.convert``.
+    """
+    import coremltools
+
+    options = {"skip_model_load": True, **options}
     try:
-        # No decomposition keeps composite operators such as gelu, which Core ML has.
-        decomposed = program.run_decompositions({})
-        return _converted(decomposed, outputs, target, precisions, half, given)
-    except NotImplementedError:  # recurrent layers want the usual ones
-        return _converted(program.run_decompositions(), outputs, target, precisions, half, given)
+        return coremltools.convert(_without_aliases(program.run_decompositions({})), **options)
+    except NotImplementedError:
+        return coremltools.convert(_without_aliases(program.run_decompositions()), **options)
+
+
+def _without_aliases(program: Any) -> Any:
+    """The program without `alias`, which gives its argument and which coremltools does not know."""
+    import torch
+
+    for node in list(program.graph.nodes):
+        users = [user.op for user in node.users]
+        if node.target is torch.ops.aten.alias.default and "output" not in users:
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+    program.graph_module.recompile()
+    return program
 
 
 def _from_tensorflow(
@@ -183,21 +215,6 @@ def _from_tensorflow(
         outputs=outputs,
         compute_precision=precisions.FLOAT16 if half else precisions.FLOAT32,
         minimum_deployment_target=getattr(coremltools.target, target),
-    )
-
-
-def _converted(
-    program: Any, outputs: list[str], target: str, precisions: Any, half: bool, given: Any
-) -> Any:
-    import coremltools
-
-    return coremltools.convert(
-        program,
-        outputs=_output_types(program, outputs),
-        minimum_deployment_target=getattr(coremltools.target, target),
-        compute_precision=precisions.FLOAT16 if half else precisions.FLOAT32,
-        skip_model_load=True,
-        **given,
     )
 
 
