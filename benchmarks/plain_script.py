@@ -130,7 +130,6 @@ def judge_model(cases: list[Case], place: Path, watch: Stopwatch) -> dict[str, d
                 calibration=calibration if case.precision in CALIBRATED else None,
                 example=example,
                 options=case.options,
-                dims={},
             )
         if case.precision == "fp32":
             float_files[case.variant, case.target.name] = path

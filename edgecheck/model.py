@@ -229,6 +229,12 @@ class Model:
                 f"evaluation scores output {self.evaluation.output!r}, "
                 f"but the outputs are {list(self.outputs)}"
             )
+        for field_name in ("targets", "target_options"):
+            given = getattr(self, field_name)
+            if given is not None and not isinstance(given, Mapping):
+                raise DeclarationError(
+                    f"{field_name} is a {type(given).__name__}; it is a dict by target name"
+                )
         named_precisions = {
             *(item for precisions in (self.targets or {}).values() for item in precisions),
             *(artifact_key(key)[1] for key in (*self.artifacts, *self.builders, *self.baselines)),

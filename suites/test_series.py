@@ -38,7 +38,7 @@ class TestSeries(edgecheck.Conformance):
     budget = edgecheck.Budget(
         latency_p95="20 ms",
         peak_memory="64 MB",
-        size="100 kB",
+        size={"default": "100 kB", "trt": "2 MB"},
         accuracy_floor=0.9,
         # ExecuTorch's XNNPACK stores the weights of fp16 convolutions in float32.
         quantized_weights={"executorch/fp16": 0.4},

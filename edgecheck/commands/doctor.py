@@ -34,8 +34,8 @@ def examine(target: Target) -> dict[str, Any]:
     """What this machine can do for a target.
 
     Returns a dict of ``target``, ``title``, ``precisions``, ``versions`` (of what is installed),
-    ``missing`` (what it takes to build, or ""), ``builds``, ``runs``, ``executor`` (what runs the
-    files), and ``not_checked`` (reason by check, of the checks that can't be made here).
+    ``missing`` (what it takes to build, or ""), ``builds``, ``runs``, ``runtime``, ``executor``
+    (what runs the files), and ``not_checked`` (reason by check that can't be made here).
     """
     missing = target.missing()
     wanted = (*target.distributions, *target.packages.values(), target.runtime)
@@ -48,6 +48,7 @@ def examine(target: Target) -> dict[str, Any]:
         "missing": missing,
         "builds": not missing,
         "runs": not missing and not target.gap("run"),
+        "runtime": target.runtime,
         "executor": target.executor or target.runtime,
         "not_checked": {name: reason for name, reason in gaps.items() if reason},
     }
@@ -83,7 +84,7 @@ def _table(found: list[dict[str, Any]]) -> list[str]:
 def _version(item: Mapping[str, Any]) -> str:
     """The version of the runtime, or of the first package that is there."""
     installed = item["versions"]
-    name = item["executor"] if item["executor"] in installed else next(iter(installed), "")
+    name = item["runtime"] if item["runtime"] in installed else next(iter(installed), "")
     return f"{name} {installed[name]}" if name and not item["missing"] else "-"
 
 

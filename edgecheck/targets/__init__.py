@@ -1,11 +1,12 @@
 """The targets: one module each, saying which precisions it has and how to build and inspect them.
 
 A target knows nothing of pytest and judges nothing. `Target.tools` names a class that runs in a
-child process and has two methods (see `Tools`); heavy imports happen there only.
+child process (see `Tools`); heavy imports happen there only.
 """
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import importlib
 import importlib.metadata
@@ -14,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgecheck.errors import SelectionError
 from edgecheck.names import NAME, PRECISIONS, resolve
@@ -142,35 +143,44 @@ def _beside(module: str) -> list[Path]:
     return list(_origin(module).parent.glob("*.py"))
 
 
-class Tools(Protocol):
+@dataclass(frozen=True)
+class BuildRequest:
+    """What is to be built.
+
+    Attributes:
+        source: a .pt2 program, a SavedModel directory, or a fp32 file (see `Target.precisions`).
+        output: path of the file, or of the folder where the target's files are folders.
+        inputs, outputs: declared names.
+        calibration: .npy path by input, samples on axis 0; None for precisions without it.
+        example: .npy path by input: one call, with the batch fixed to one where the target keeps
+            no dynamic batch.
+        options: of the target, all of them.
+        dims: smallest and largest size of each named dimension of the inputs.
+    """
+
+    precision: str
+    source: str
+    output: str
+    inputs: list[str]
+    outputs: list[str]
+    calibration: dict[str, str] | None
+    example: dict[str, str]
+    options: dict[str, Any] = field(default_factory=dict)
+    dims: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class Tools(abc.ABC):
     """What `Target.tools` names: builds and inspects files, in a child process."""
 
-    def build(
-        self,
-        *,
-        precision: str,
-        source: str,
-        output: str,
-        inputs: list[str],
-        outputs: list[str],
-        calibration: dict[str, str] | None,
-        example: dict[str, str],
-        options: dict[str, Any],
-        dims: dict[str, tuple[int, int]],
-    ) -> None:
-        """Write a model file, or a folder where the target's files are folders.
+    def build(self, **request: Any) -> None:
+        """Write a model file: the fields of a `BuildRequest`, as plain data."""
+        self.write(BuildRequest(**request))
 
-        Args:
-            source: a .pt2 program, a SavedModel directory, or a fp32 file (see
-                `Target.precisions`).
-            inputs, outputs: declared names.
-            calibration: .npy path by input, samples on axis 0.
-            example: .npy path by input: one call, with the batch fixed to one where the target
-                keeps no dynamic batch.
-            options: of the target, all of them.
-            dims: smallest and largest size of each named dimension of the inputs.
-        """
+    @abc.abstractmethod
+    def write(self, request: BuildRequest) -> None:
+        """Write a model file."""
 
+    @abc.abstractmethod
     def inspect(self, *, path: str) -> dict[str, Any]:
         """What is in a model file, without running it.
 

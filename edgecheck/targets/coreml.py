@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgecheck.targets import Target
+from edgecheck.targets import BuildRequest, Target, Tools
 from edgecheck.targets.torch_program import export_fixed
 
 # ML Programs exist since iOS15; macOS 12 to 15 and 26 have the same operators.
@@ -100,32 +100,22 @@ TARGETS = (
 )
 
 
-class CoreMLTools:
+class CoreMLTools(Tools):
     """Builds and inspects .mlpackage folders; see `edgecheck.targets.Tools`."""
 
-    def build(
-        self,
-        *,
-        precision: str,
-        source: str,
-        output: str,
-        inputs: list[str],
-        outputs: list[str],
-        calibration: dict[str, str] | None,
-        example: dict[str, str],
-        options: dict[str, Any],
-        dims: dict[str, tuple[int, int]],
-    ) -> None:
+    def write(self, request: BuildRequest) -> None:
         """Write the package of a precision; quantized ones compute in fp16 otherwise."""
-        model = _convert(source, outputs, example, precision, options)
-        if precision == "int8":
-            assert calibration is not None
-            model = _quantize_activations(model, calibration, options)
-        if precision == "palettized":
+        model = _convert(
+            request.source, request.outputs, request.example, request.precision, request.options
+        )
+        if request.precision == "int8":
+            assert request.calibration is not None
+            model = _quantize_activations(model, request.calibration, request.options)
+        if request.precision == "palettized":
             model = _palettize(model)
-        elif precision not in ("fp32", "fp16"):
-            model = _quantize_weights(model, "int4" if precision == "int4" else "int8")
-        _save(model, Path(output), options)
+        elif request.precision not in ("fp32", "fp16"):
+            model = _quantize_weights(model, "int4" if request.precision == "int4" else "int8")
+        _save(model, Path(request.output), request.options)
 
     def inspect(self, *, path: str) -> dict[str, Any]:
         """Read the package, count what is in it, and lint it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecheck.errors import ArtifactError
-from edgecheck.targets import Target
+from edgecheck.targets import BuildRequest, Target, Tools
 from edgecheck.targets.torch_program import export_fixed
 
 if TYPE_CHECKING:
@@ -71,34 +71,22 @@ TARGETS = (
 )
 
 
-class ExecutorchTools:
+class ExecutorchTools(Tools):
     """Builds and inspects .pte files; see `edgecheck.targets.Tools`."""
 
-    def build(
-        self,
-        *,
-        precision: str,
-        source: str,
-        output: str,
-        inputs: list[str],
-        outputs: list[str],
-        calibration: dict[str, str] | None,
-        example: dict[str, str],
-        options: dict[str, Any],
-        dims: dict[str, tuple[int, int]],
-    ) -> None:
+    def write(self, request: BuildRequest) -> None:
         """Write the file of a precision."""
-        backend = options["backend"]
-        if precision not in _BACKENDS[backend]:
+        backend = request.options["backend"]
+        if request.precision not in _BACKENDS[backend]:
             raise ArtifactError(
                 f"the {backend} backend is built in {', '.join(_BACKENDS[backend])} only, "
-                f"not in {precision}"
+                f"not in {request.precision}"
             )
-        program, sample = export_fixed(source, outputs, example)
-        # Core ML's compiler itself makes what is computed in half precision.
-        if precision != "fp32" and backend != "coreml":
-            program = _converted(program, sample, precision, calibration)
-        Path(output).write_bytes(_lower(program, _partitioners(backend, precision)))
+        program, sample = export_fixed(request.source, request.outputs, request.example)
+        # Core ML's compiler itself makes what is computed in half request.precision.
+        if request.precision != "fp32" and backend != "coreml":
+            program = _converted(program, sample, request.precision, request.calibration)
+        Path(request.output).write_bytes(_lower(program, _partitioners(backend, request.precision)))
 
     def inspect(self, *, path: str) -> dict[str, Any]:
         """Parse the file and count what is in it."""

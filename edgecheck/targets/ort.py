@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecheck.targets import Target, onnx_file, ort_tensorflow
+from edgecheck.targets import BuildRequest, Target, Tools, onnx_file, ort_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,48 +60,36 @@ TARGETS = (
 )
 
 
-class OrtTools:
+class OrtTools(Tools):
     """Builds and inspects .onnx files; see `edgecheck.targets.Tools`."""
 
-    def build(
-        self,
-        *,
-        precision: str,
-        source: str,
-        output: str,
-        inputs: list[str],
-        outputs: list[str],
-        calibration: dict[str, str] | None,
-        example: dict[str, str],
-        options: dict[str, Any],
-        dims: dict[str, tuple[int, int]],
-    ) -> None:
+    def write(self, request: BuildRequest) -> None:
         """Write the file of a precision."""
-        if precision == "fp32" and Path(source).is_dir():
-            ort_tensorflow.convert(source, output, inputs)
-        elif precision == "fp32":
-            _export(source, output, inputs, outputs)
-        elif precision == "fp16":
-            to_float16(source, output)
-        elif precision == "int4":
-            _quantize_weights_int4(source, output)
+        if request.precision == "fp32" and Path(request.source).is_dir():
+            ort_tensorflow.convert(request.source, request.output, request.inputs)
+        elif request.precision == "fp32":
+            _export(request.source, request.output, request.inputs, request.outputs)
+        elif request.precision == "fp16":
+            to_float16(request.source, request.output)
+        elif request.precision == "int4":
+            _quantize_weights_int4(request.source, request.output)
         else:
             with tempfile.TemporaryDirectory() as directory:
                 first = str(Path(directory) / "first.onnx")
                 second = str(Path(directory) / "second.onnx")
-                if precision == "int8-qat":
+                if request.precision == "int8-qat":
                     # Preparing folds the quantization of weights, so that they are stored as int8.
-                    _export(source, first, inputs, outputs)
-                    prepare(first, output)
-                elif precision == "int8":
-                    assert calibration is not None
-                    prepare(source, first)
-                    quantize_static(first, output, calibration)
+                    _export(request.source, first, request.inputs, request.outputs)
+                    prepare(first, request.output)
+                elif request.precision == "int8":
+                    assert request.calibration is not None
+                    prepare(request.source, first)
+                    quantize_static(first, request.output, request.calibration)
                 else:
                     # quantize_dynamic's own rewrite of Gemm leaves stale shapes.
-                    _save_matmul_form(source, first)
+                    _save_matmul_form(request.source, first)
                     prepare(first, second)
-                    _quantize_dynamic(second, output)
+                    _quantize_dynamic(second, request.output)
 
     def inspect(self, *, path: str) -> dict[str, Any]:
         """Check the file and count what is in it."""

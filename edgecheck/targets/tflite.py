@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecheck.targets import Target, tflite_memory, tflite_tensorflow, unreadable
+from edgecheck.targets import (
+    BuildRequest,
+    Target,
+    Tools,
+    tflite_memory,
+    tflite_tensorflow,
+    unreadable,
+)
 from edgecheck.targets.torch_program import export_fixed
 
 if TYPE_CHECKING:
@@ -80,41 +87,41 @@ _STORAGE = {"UINT8": "int8", "UINT4": "int4"}
 _BITS = {"INT4": 4, "UINT4": 4, "BOOL": 8}
 
 
-class TfliteTools:
+class TfliteTools(Tools):
     """Builds and inspects .tflite files; see `edgecheck.targets.Tools`."""
 
-    def build(
-        self,
-        *,
-        precision: str,
-        source: str,
-        output: str,
-        inputs: list[str],
-        outputs: list[str],
-        calibration: dict[str, str] | None,
-        example: dict[str, str],
-        options: dict[str, Any],
-        dims: dict[str, tuple[int, int]],
-    ) -> None:
+    def write(self, request: BuildRequest) -> None:
         """Write the file of a precision."""
-        if Path(source).is_dir():
+        if Path(request.source).is_dir():
             tflite_tensorflow.convert(
-                source,
-                output,
-                precision,
-                example=example,
-                calibration=calibration,
-                io=options["io"],
+                request.source,
+                request.output,
+                request.precision,
+                example=request.example,
+                calibration=request.calibration,
+                io=request.options["io"],
             )
-        elif precision == "fp32":
-            _convert(*_fixed_module(source, outputs, example), output)
-        elif precision == "int8-qat":
-            _convert(*_fixed_module(source, outputs, example), output, quantized=True)
-        elif precision in ("int8", "int16x8"):
-            assert calibration is not None
-            _quantize_static(source, output, calibration, precision, options["io"])
+        elif request.precision == "fp32":
+            _convert(
+                *_fixed_module(request.source, request.outputs, request.example), request.output
+            )
+        elif request.precision == "int8-qat":
+            _convert(
+                *_fixed_module(request.source, request.outputs, request.example),
+                request.output,
+                quantized=True,
+            )
+        elif request.precision in ("int8", "int16x8"):
+            assert request.calibration is not None
+            _quantize_static(
+                request.source,
+                request.output,
+                request.calibration,
+                request.precision,
+                request.options["io"],
+            )
         else:
-            _quantize_weights(source, output, precision)
+            _quantize_weights(request.source, request.output, request.precision)
 
     def inspect(self, *, path: str) -> dict[str, Any]:
         """Parse the file and count what is in it."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecheck.errors import DeclarationError
-from edgecheck.targets import Target, nvidia, onnx_file, unreadable
+from edgecheck.targets import BuildRequest, Target, Tools, nvidia, onnx_file, unreadable
 from edgecheck.units import parse_quantity
 
 # Where the parser's notes of a file stay, beside the engine: nothing reads an engine without a GPU.
@@ -95,34 +95,22 @@ class BuildError(ValueError):
     stands_alone = True
 
 
-class TensorRTTools:
+class TensorRTTools(Tools):
     """Builds and inspects engines; see `edgecheck.targets.Tools`."""
 
-    def build(
-        self,
-        *,
-        precision: str,
-        source: str,
-        output: str,
-        inputs: list[str],
-        outputs: list[str],
-        calibration: dict[str, str] | None,
-        example: dict[str, str],
-        options: dict[str, Any],
-        dims: dict[str, tuple[int, int]],
-    ) -> None:
+    def write(self, request: BuildRequest) -> None:
         """Write the engine of a precision, and notes of what is in it beside it."""
         with tempfile.TemporaryDirectory() as directory:
-            model = source
-            if precision != "fp32":
+            model = request.source
+            if request.precision != "fp32":
                 model = str(Path(directory) / "typed.onnx")
-                _write_typed(precision, source, model, calibration)
-            engine, notes = _build(Path(model), options, dims)
+                _write_typed(request.precision, request.source, model, request.calibration)
+            engine, notes = _build(Path(model), request.options, request.dims)
             contents = onnx_file.inspect(model)
-        Path(output).write_bytes(engine)
+        Path(request.output).write_bytes(engine)
         kept = ("quantized_operators", "weight_elements", "weight_bytes")
         notes |= {"operators": contents["operators"], **{name: contents[name] for name in kept}}
-        Path(f"{output}{_NOTES}").write_text(json.dumps(notes))
+        Path(f"{request.output}{_NOTES}").write_text(json.dumps(notes))
 
     def inspect(self, *, path: str) -> dict[str, Any]:
         """What was noted when the engine was built; of other engines only that they are some."""

@@ -43,7 +43,6 @@ def package(folder: Path, **options: Any) -> Path:
         calibration=None,
         example={"image": str(folder / "one.npy")},
         options={**TARGET.options, **options},
-        dims={},
     )
     return folder / "m.mlpackage"
 

@@ -80,7 +80,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             calibration=None,
             example=found["single"],
             options={"backend": backend},
-            dims={},
         )
     return found
 

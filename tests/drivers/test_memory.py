@@ -68,8 +68,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any
                 outputs=outputs,
                 calibration=None,
                 example=feed,
-                options={},
-                dims={},
             )
             found[name, target] = (output, feed)
     return found

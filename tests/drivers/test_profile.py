@@ -91,8 +91,6 @@ def tokens_file(tmp_path_factory: pytest.TempPathFactory) -> str:
         outputs=["scores"],
         calibration={},
         example={"tokens": str(folder / "tokens.npy")},
-        options={},
-        dims={},
     )
     return str(folder / "m.tflite")
 

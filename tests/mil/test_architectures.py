@@ -1,4 +1,4 @@
-"""A slice of `make architectures`: two networks of transformers, which LiteRT's converter brings."""
+"""A slice of `make architectures`: two networks of transformers, which the dev extra brings."""
 
 from __future__ import annotations
 

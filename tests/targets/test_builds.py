@@ -64,7 +64,6 @@ def build(target: str, precision: str, source: str, folder: Path) -> str:
         calibration={"image": str(folder / "images.npy")},
         example={"image": str(folder / "one.npy")},
         options=dict(all_targets()[target].options),
-        dims={},
     )
     return str(output)
 
@@ -104,7 +103,6 @@ def test_static_tflite_files_take_the_types_that_are_asked_for(
         calibration={"image": str(files["folder"] / "images.npy")},
         example={"image": str(files["folder"] / "one.npy")},
         options={"io": io},
-        dims={},
     )
     loaded = LiteRTDriver().load(path, {"threads": 1})
     assert {item["dtype"] for item in [*loaded["inputs"], *loaded["outputs"]]} == {dtype}

@@ -52,7 +52,6 @@ def build(folder: Path, precision: str, output: Path, **options: Any) -> Path:
         calibration={"image": str(folder / "images.npy")},
         example={"image": str(folder / "one.npy")},
         options={**TARGET.options, **options},
-        dims={},
     )
     return output
 

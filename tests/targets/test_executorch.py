@@ -75,7 +75,6 @@ def build(
             calibration={"image": str(folder / "images.npy")},
             example={"image": str(folder / example)},
             options={"backend": backend},
-            dims={},
         )
     return str(output)
 
@@ -252,7 +251,6 @@ def test_a_build_that_hangs_is_ended(folder: Path, tmp_path: Path) -> None:
                 calibration=None,
                 example={"image": str(folder / "one.npy")},
                 options={"backend": "xnnpack"},
-                dims={},
             )
     assert caught.value.kind == "timeout"
     assert not (tmp_path / "out.pte").exists()

@@ -60,7 +60,6 @@ def build(made: dict[str, Any], target: str, precision: str, **options: str) -> 
         else None,
         example={name: str(folder / f"{name}-one.npy") for name in names},
         options={**all_targets()[target].options, **options},
-        dims={},
     )
     return output
 

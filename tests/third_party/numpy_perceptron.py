@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.targets import Target, unreadable
+from edgecheck.targets import BuildRequest, Target, Tools, unreadable
 
 TARGET = Target(
     name="numpy-perceptron",
@@ -33,15 +33,13 @@ TARGET = Target(
 )
 
 
-class PerceptronTools:
+class PerceptronTools(Tools):
     """Runs in a child process, so heavy imports belong into its methods."""
 
-    def build(
-        self, *, precision: str, source: str, output: str, outputs: list[str], **_: Any
-    ) -> None:
+    def write(self, request: BuildRequest) -> None:
         """Write the weights of the program's linear layers, in order."""
-        if precision == "fp16":
-            with np.load(source, allow_pickle=False) as weights:
+        if request.precision == "fp16":
+            with np.load(request.source, allow_pickle=False) as weights:
                 arrays = {
                     name: array.astype(np.float16) if array.dtype == np.float32 else array
                     for name, array in weights.items()
@@ -49,10 +47,10 @@ class PerceptronTools:
         else:
             from edgecheck.drivers.torch import load_program
 
-            program = load_program(source)
+            program = load_program(request.source)
             arrays = {name: value.detach().numpy() for name, value in program.state_dict.items()}
-            arrays["output_name"] = np.array(outputs[0])
-        with Path(output).open("wb") as stream:
+            arrays["output_name"] = np.array(request.outputs[0])
+        with Path(request.output).open("wb") as stream:
             np.savez(stream, **arrays)
 
     def inspect(self, *, path: str) -> dict[str, Any]:
