@@ -225,17 +225,18 @@ def test_what_is_by_target_is_a_dict(name):
         model(**{name: ["ort"]})
 
 
-@given(st.floats(0.0, 0.5), st.integers(1, 300), st.integers(0, 2**32 - 1))
+@given(st.floats(0.0, 0.5), st.integers(2, 300), st.integers(0, 2**32 - 1))
 def test_random_inputs_keep_to_the_declared_step(low, levels, seed):
     step = 1.0 / levels
     pixels = Input("x", (7, 9), low=low, high=low + 1.0, step=step)
     drawn = random_inputs([pixels], {}, np.random.default_rng(seed))["x"]
     steps = (drawn.astype(np.float64) - low) / step
     assert np.abs(steps - np.rint(steps)).max() < 1e-3 * levels
-    assert 0 <= np.rint(steps).min() and np.rint(steps).max() <= levels
+    assert np.rint(steps).min() >= 0
+    assert np.rint(steps).max() <= levels
 
 
 @pytest.mark.parametrize(("dtype", "step"), [("float32", 0.0), ("float32", 3.0), ("int8", 1.0)])
 def test_a_step_that_is_no_spacing_is_refused(dtype, step):
-    with pytest.raises(DeclarationError, match="is no spacing of floats in 0.0..1.0"):
+    with pytest.raises(DeclarationError, match=r"is no spacing of floats in 0\.0\.\.1\.0"):
         Input("x", (3,), dtype=dtype, step=step)
