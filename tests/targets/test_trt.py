@@ -119,6 +119,19 @@ def test_an_engine_that_others_built_is_not_judged_where_nothing_reads_it(tmp_pa
     assert TARGET.gap("export") == ""
 
 
+def test_without_any_tensorrt_the_command_that_helps_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = importlib.util.find_spec
+    absent = {"tensorrt", "tensorrt_rtx"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in absent else found(name)
+    )
+    assert TARGET.missing() == (
+        "neither tensorrt nor tensorrt_rtx installed: pip install tensorrt-rtx-cu13"
+    )
+
+
 def test_an_empty_file_is_no_engine(tmp_path: Path) -> None:
     (tmp_path / "m.engine").write_bytes(b"")
     (failure,) = TensorRTTools().inspect(path=str(tmp_path / "m.engine"))["failures"]
