@@ -21,10 +21,10 @@ conformance-web: $(INSTALLED) node_modules/.installed
 	$(BIN)/python -m pytest suites --edge-targets=ort-web \
 		--junitxml=junit-web.xml --edge-json=edge-web.json --edge-html=edge-web.html
 
-# Lint, types, the tests of edgecheck itself spread over workers, and the bundled models alone.
+# Lint, types, the tests of edgecheck itself, and the bundled models, spread over two workers.
 test: check node_modules/.installed
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile
-	$(BIN)/python -m pytest suites --edge-targets=$(TARGETS) --edge-missing=skip
+	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -398,11 +398,12 @@ def test_a_long_reason_is_wrapped_under_its_model():
 
 
 def test_many_cases_that_failed_alike_are_counted():
-    found = [record("failed", precision=precision) for precision in PRECISIONS]
+    precisions = ("fp32", "fp16", "int8-dynamic", "int8", "int4")
+    found = [record("failed", precision=precision) for precision in precisions]
     (line,) = failure_lines(found)
     assert line == (
         "digits: it is broken "
-        "(ort/fp32/parity, ort/fp16/parity, ort/int8-dynamic/parity and 3 more)"
+        "(ort/fp32/parity, ort/fp16/parity, ort/int8-dynamic/parity and 2 more)"
     )
 
 
