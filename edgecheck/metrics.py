@@ -1,15 +1,23 @@
 """Accuracy metrics: what they compute, which direction is better, and their scale.
 
-Not for judging a drop: that is `edgecheck.checks.accuracy`.
+Those of the table `METRICS` go by name too: ``Evaluation(..., metric="top1")``. What they
+compute is `edgecheck.metric_formulas`. Not for judging a drop: that is `edgecheck.checks.accuracy`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
+
+from edgecheck import metric_formulas as formulas
+from edgecheck.errors import DeclarationError, SelectionError
+from edgecheck.names import resolve
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,12 @@ class Metric:
             points of that scale, else relative to the reference's value.
         classifier: True where predictions are class scores on the last axis; parity then reports
             top-1 agreement.
+        per_sample: ``per_sample(predictions, labels)``: the score of each sample, of shape
+            (samples,), whose mean is the value; None for a metric that is no such mean. With it
+            the drop's confidence interval is quick and exact, and changed samples are named.
+        combine: where `per_sample` gives rows, of shape (samples, columns): the value from the
+            mean of the rows, of shape (columns,) (a ratio of two sums, a root of a mean).
+        unit: of the value, as in ``"dB"``.
     """
 
     function: Callable[[Any, Any], float]
@@ -33,42 +47,93 @@ class Metric:
     higher_is_better: bool = True
     fraction: bool = True
     classifier: bool = False
+    per_sample: Callable[[Any, Any], Array | None] | None = None
+    combine: Callable[[Array], float] | None = None
+    unit: str = ""
 
     def __call__(self, predictions: Any, labels: Any) -> float:
         return float(self.function(predictions, labels))
 
 
-def as_metric(metric: Metric | Callable[[Any, Any], float]) -> Metric:
-    """A Metric from any callable; a bare callable counts as a fraction, higher being better."""
+def as_metric(metric: Metric | str | Callable[[Any, Any], float]) -> Metric:
+    """A Metric by its name, or from any callable, which counts as a fraction, higher being better.
+
+    Raises:
+        DeclarationError: no metric has that name.
+    """
     if isinstance(metric, Metric):
         return metric
+    if isinstance(metric, str):
+        try:
+            return METRICS[resolve(metric, METRICS, "metric", _ALIASES)]
+        except SelectionError as error:
+            raise DeclarationError(f"{error}; any function of yours will do as well") from None
     return Metric(metric, getattr(metric, "__name__", type(metric).__name__))
 
 
-def _top_k(k: int, scores: Any, labels: Any) -> float:
-    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
-    if labels.shape != scores.shape[:-1]:
-        raise ValueError(f"labels of shape {labels.shape} for scores of shape {scores.shape}")
-    # A stable sort makes a tie go to the lower class index, as argmax does.
-    best = np.argsort(-scores, axis=-1, kind="stable")[..., :k]
-    return float((best == labels[..., None]).any(axis=-1).mean())
-
-
-def _top1(scores: Any, labels: Any) -> float:
-    return _top_k(1, scores, labels)
-
-
-def _top5(scores: Any, labels: Any) -> float:
-    return _top_k(5, scores, labels)
-
-
-def _mean_absolute_error(predictions: Any, labels: Any) -> float:
-    predictions = np.asarray(predictions, dtype=np.float64)
-    return float(np.abs(predictions.reshape(np.shape(labels)) - labels).mean())
-
-
-top1 = Metric(_top1, "top1", classifier=True)
-top5 = Metric(_top5, "top5", classifier=True)
+top1 = Metric(formulas.top1, "top1", classifier=True, per_sample=formulas.top1_hits)
+top5 = Metric(formulas.top5, "top5", classifier=True, per_sample=formulas.top5_hits)
 mean_absolute_error = Metric(
-    _mean_absolute_error, "mean_absolute_error", higher_is_better=False, fraction=False
+    formulas.mean_absolute_error,
+    "mean_absolute_error",
+    higher_is_better=False,
+    fraction=False,
+    per_sample=formulas.absolute_errors,
 )
+_BUNDLED = (
+    top1,
+    top5,
+    Metric(
+        formulas.f1_binary,
+        "f1_binary",
+        per_sample=formulas.class_rows,
+        combine=formulas.f1_binary_of,
+    ),
+    Metric(
+        formulas.f1_macro, "f1_macro", per_sample=formulas.class_rows, combine=formulas.f1_macro_of
+    ),
+    Metric(
+        formulas.f1_micro, "f1_micro", per_sample=formulas.class_rows, combine=formulas.f1_micro_of
+    ),
+    Metric(formulas.roc_auc, "roc_auc"),
+    Metric(formulas.average_precision, "average_precision"),
+    Metric(
+        formulas.mean_iou,
+        "mean_iou",
+        per_sample=formulas.segment_rows,
+        combine=formulas.mean_iou_of,
+    ),
+    mean_absolute_error,
+    Metric(
+        formulas.mean_squared_error,
+        "mean_squared_error",
+        False,
+        False,
+        per_sample=formulas.squared_errors,
+    ),
+    Metric(
+        *(formulas.root_mean_squared_error, "root_mean_squared_error", False, False),
+        per_sample=formulas.squared_errors,
+        combine=formulas.root,
+    ),
+    Metric(formulas.r2, "r2"),
+    Metric(formulas.cosine, "cosine", per_sample=formulas.cosines),
+    Metric(formulas.psnr, "psnr", fraction=False, per_sample=formulas.decibels, unit="dB"),
+    Metric(
+        formulas.word_error_rate,
+        "wer",
+        False,
+        per_sample=formulas.word_errors,
+        combine=formulas.word_error_rate_of,
+    ),
+)
+METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _BUNDLED})
+_ALIASES = {
+    "top-1": "top1",
+    "top-5": "top5",
+    "auc": "roc_auc",
+    "iou": "mean_iou",
+    "mae": "mean_absolute_error",
+    "mse": "mean_squared_error",
+    "rmse": "root_mean_squared_error",
+}

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgecheck.metrics import Metric, as_metric, mean_absolute_error, top1, top5
+from edgecheck.errors import DeclarationError
+from edgecheck.metrics import METRICS, Metric, as_metric, mean_absolute_error, top1, top5
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
@@ -130,3 +131,18 @@ def test_the_bundled_metrics_state_their_direction_and_scale():
     assert top5.higher_is_better and top5.fraction and top5.classifier
     assert not mean_absolute_error.higher_is_better
     assert not mean_absolute_error.fraction and not mean_absolute_error.classifier
+
+
+def test_names_short_and_long_mean_the_same_metric():
+    assert as_metric("top1") is as_metric("top-1") is top1
+    assert as_metric("mae") is as_metric("mean_absolute_error") is mean_absolute_error
+    assert as_metric("auc").name == "roc_auc"
+
+
+def test_an_unknown_name_is_told_with_what_there_is():
+    with pytest.raises(DeclarationError, match=r"did you mean 'f1_macro'.*any function of yours"):
+        as_metric("f1_makro")
+
+
+def test_every_name_in_the_table_is_its_metrics_own():
+    assert all(metric.name == name for name, metric in METRICS.items())

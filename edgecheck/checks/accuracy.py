@@ -1,24 +1,36 @@
 """The accuracy check: the metric on the evaluation data, against the reference and the floor.
 
-The same samples go through both. An improvement never fails.
+A paired experiment: the same samples go through both. The drop comes with a 95 % confidence
+interval (`edgecheck.paired`), the samples that changed, and what so many samples can show. An
+improvement never fails.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from edgecheck import vacuity
 from edgecheck.budget import Limit
-from edgecheck.errors import ChildError
 from edgecheck.metrics import Metric, as_metric
-from edgecheck.verdict import Comparison, Verdict, conclude
+from edgecheck.paired import CONFIDENCE
+from edgecheck.verdict import Comparison, Evidence, Verdict, conclude, extended
 
 if TYPE_CHECKING:
     from edgecheck.case import Case
     from edgecheck.workbench import Workbench
+
+UPPER_BOUND = "upper-bound"
+# How long a metric may be resampled for the interval, by policy: where the verdict hangs on it,
+# more is worth waiting for.
+_RESAMPLING_S = {"point": 2.0, UPPER_BOUND: 60.0}
+_NAMED = 8
+_PERCENT = f"{100 * CONFIDENCE:g} %"
 
 
 def run(workbench: Workbench, case: Case) -> Verdict:
@@ -28,26 +40,50 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     files = workbench.data(case, "evaluation")
     with tempfile.TemporaryDirectory() as directory:
         outputs, expected = workbench.evaluation_outputs(case, Path(directory))
-        reference = workbench.sources.score(evaluation, expected, files["labels"])
-        try:
-            candidate = workbench.sources.score(evaluation, outputs, files["labels"])
-        except ChildError as error:
-            raise ChildError(
-                f"on the candidate's predictions {error}", kind=error.kind, log_tail=error.log_tail
-            ) from error
-    return judge(
-        candidate, reference, as_metric(evaluation.metric), case.limits(), samples=files["count"]
+        found = workbench.sources.compare(
+            evaluation,
+            expected,
+            outputs,
+            files["labels"],
+            seed=case.model.seed,
+            limit_s=min(_RESAMPLING_S[evaluation.drop_policy], workbench.settings.timeout_s / 4),
+        )
+    verdict = judge(
+        found["candidate"],
+        found["reference"],
+        as_metric(evaluation.metric),
+        case.limits(),
+        samples=files["count"],
+        paired=found["paired"],
+        policy=evaluation.drop_policy,
     )
+    if as_metric(evaluation.metric).name != "top1":
+        return verdict
+    findings = vacuity.at_chance(found["reference"], np.load(files["labels"], allow_pickle=False))
+    failures, warnings = vacuity.sort(findings, workbench.settings.vacuous)
+    return extended(verdict, Evidence(tuple(failures), tuple(warnings)))
 
 
 def judge(
-    candidate: float, reference: float, metric: Metric, limits: Mapping[str, Limit], *, samples: int
+    candidate: float,
+    reference: float,
+    metric: Metric,
+    limits: Mapping[str, Limit],
+    *,
+    samples: int,
+    paired: Mapping[str, Any] | None = None,
+    policy: str = "point",
 ) -> Verdict:
     """Hold the drop against its limit, and the value against the floor.
 
     The drop is positive where the candidate is worse. For a metric that is no fraction a default
     limit counts relative to the reference's value; for one that is, a default limit is no less than
     what a single sample weighs: rounding may turn a near-tie, and that is no finding.
+
+    Args:
+        paired: of `edgecheck.scoring.compare`.
+        policy: ``"point"`` judges the drop; ``"upper-bound"`` the upper end of its interval, and
+            without an interval it fails.
     """
     drop = reference - candidate if metric.higher_is_better else candidate - reference
     measurements: dict[str, Any] = {
@@ -58,27 +94,112 @@ def judge(
         "accuracy_drop": drop,
         "samples": samples,
     }
-    comparisons = []
-    limit = limits.get("accuracy_drop")
+    details = [f"{metric.name} {candidate:.6g}, reference {reference:.6g}, {samples} samples"]
+    comparisons, failures = [], []
+    limit, scale = limits.get("accuracy_drop"), 1.0
     if limit is not None:
-        judged = drop
         if limit.origin == "default" and metric.fraction:
             limit = replace(limit, value=max(limit.value, 1.0 / samples))
         elif limit.origin == "default" and reference != 0.0:
-            judged = drop / abs(reference)
-            measurements["relative_drop"] = judged
-        comparisons.append(Comparison(limit, judged))
+            scale = 1.0 / abs(reference)
+            measurements["relative_drop"] = drop * scale
+        point = Comparison(limit, drop * scale)
+        upper = None
+        interval = paired and paired["interval"]
+        if interval:
+            upper = Comparison(limit, interval[1] * scale, f"{_PERCENT} upper bound")
+        if policy != UPPER_BOUND:
+            comparisons.append(point)
+        elif upper is not None:
+            comparisons.append(upper)
+        else:
+            why = paired["no_interval"] if paired else "it was not measured"
+            failures.append(f"accuracy_drop {drop:.3g} has no upper bound: {why}")
+    if paired is not None:
+        measurements |= _measurements(paired, policy)
+        if limit is not None:
+            measurements["by_policy"] = {
+                "point": str(point.outcome),
+                UPPER_BOUND: "failed" if upper is None else str(upper.outcome),
+            }
+        details += _told(paired, drop, metric, samples)
+        if limit is not None and interval and interval[0] * scale < limit.value:
+            bound = limit.value / scale
+            if not limit.allows(interval[1] * scale):
+                details.append(
+                    f"the limit, a drop of {bound:.3g}, lies within the interval: these samples "
+                    "can't tell on which side the model is"
+                )
     floor = limits.get("accuracy_floor")
     if floor is not None:
         # A floor of a metric where lower is better is a ceiling.
-        bound = (
-            floor
-            if metric.higher_is_better
-            else Limit(floor.name, floor.value, "max", floor.unit, floor.origin)
-        )
-        comparisons.append(Comparison(bound, candidate))
+        held = floor if metric.higher_is_better else replace(floor, bound="max")
+        comparisons.append(Comparison(held, candidate))
     return conclude(
+        failures=failures,
         comparisons=comparisons,
         measurements=measurements,
-        details=f"{metric.name} {candidate:.6g}, reference {reference:.6g}, {samples} samples",
+        details="\n".join(details),
     )
+
+
+def _measurements(paired: Mapping[str, Any], policy: str) -> dict[str, Any]:
+    return {
+        "accuracy_drop_interval": paired["interval"],
+        "confidence": CONFIDENCE,
+        "interval_method": paired["method"],
+        "resamples": paired["resamples"],
+        "undefined_resamples": paired["undefined_resamples"],
+        "no_interval": paired["no_interval"],
+        "mcnemar_p": paired["mcnemar_p"],
+        "detectable_drop": paired["detectable_drop"],
+        "changed_samples": paired["changed"],
+        "drop_policy": policy,
+    }
+
+
+def _told(paired: Mapping[str, Any], drop: float, metric: Metric, samples: int) -> list[str]:
+    """The experiment in a few lines."""
+    if paired["interval"] is None:
+        lines = [f"drop {drop:.3g}, without an interval: {paired['no_interval']}"]
+    else:
+        low, high = paired["interval"]
+        resamples = f", {paired['resamples']} resamples" if paired["resamples"] else ""
+        lines = [
+            f"drop {drop:.3g}, {_PERCENT} interval {low:.3g} to {high:.3g} "
+            f"({paired['method']}{resamples})"
+        ]
+    changed = paired["changed"]
+    if changed and "right_to_wrong" in changed:
+        lost, gained = changed["right_to_wrong"], changed["wrong_to_right"]
+        lines.append(
+            f"{lost} right to wrong{_indices(changed['right_to_wrong_indices'], lost)}, "
+            f"{gained} wrong to right{_indices(changed['wrong_to_right_indices'], gained)}; "
+            f"McNemar's exact p {paired['mcnemar_p']:.2g}"
+        )
+    elif changed:
+        worse = changed["worse"]
+        lines.append(
+            f"{worse} samples score worse{_indices(changed['worst_indices'], worse)}, "
+            f"{changed['better']} better"
+        )
+    detectable = paired["detectable_drop"]
+    if detectable is not None:
+        lines.append(f"{samples} samples can show a drop of {_amount(detectable, metric)} or more")
+    elif paired["mcnemar_p"] is not None:
+        lines.append(f"{samples} samples are too few to show any drop")
+    return lines
+
+
+def _amount(value: float, metric: Metric) -> str:
+    if metric.fraction:
+        return f"{100 * value:.2g} points"
+    return f"{value:.3g}{' ' if metric.unit else ''}{metric.unit}"
+
+
+def _indices(listed: Sequence[int], count: int) -> str:
+    """The first few indices in brackets, worst or lowest first."""
+    if not count:
+        return ""
+    more = ", ..." if count > min(_NAMED, len(listed)) else ""
+    return f" ({', '.join(map(str, listed[:_NAMED]))}{more})"

@@ -210,3 +210,111 @@ def test_the_evidence_is_told():
         "samples": 400,
     }
     assert found.details == "top1 0.93, reference 0.95, 400 samples"
+
+
+# -- the paired experiment
+
+
+def experiment(low=0.005, high=0.045, **changes):
+    """What `edgecheck.scoring.compare` returns."""
+    return {
+        "interval": [low, high],
+        "no_interval": "",
+        "method": "Bonett and Price",
+        "resamples": 0,
+        "undefined_resamples": 0,
+        "detectable_drop": 0.0111,
+        "mcnemar_p": 0.076,
+        "changed": {
+            "right_to_wrong": 12,
+            "wrong_to_right": 1,
+            "right_to_wrong_indices": list(range(10, 22)),
+            "wrong_to_right_indices": [4],
+        },
+        **changes,
+    }
+
+
+NO_INTERVAL = {
+    "interval": None,
+    "no_interval": "one sample has no spread",
+    "mcnemar_p": None,
+    "changed": None,
+}
+
+
+def paired(policy="point", limit=0.03, candidate=0.93, metric=HIGHER, origin="budget", **changes):
+    limits = stated(origin, accuracy_drop=limit)
+    return judge(
+        *(candidate, 0.95, metric, limits),
+        samples=540,
+        paired=experiment(**changes),
+        policy=policy,
+    )
+
+
+@law
+@given(st.floats(0.0, 0.1), st.floats(0.0, 0.1), st.floats(-0.1, 0.02))
+def test_the_upper_bound_passes_nothing_that_the_point_fails(limit, above, low):
+    point = paired("point", limit, low=low, high=0.02 + above)
+    upper = paired("upper-bound", limit, low=low, high=0.02 + above)
+    assert point.outcome == "passed" or upper.outcome == "failed"
+    assert (upper.outcome == "passed") == stated(accuracy_drop=limit)["accuracy_drop"].allows(
+        0.02 + above
+    )
+    for found in (point, upper):
+        assert found.measurements["by_policy"] == {
+            "point": str(point.outcome),
+            "upper-bound": str(upper.outcome),
+        }
+
+
+def test_a_limit_within_the_interval_fails_by_the_upper_bound_only():
+    point, upper = paired("point"), paired("upper-bound")
+    assert (point.outcome, upper.outcome) == ("passed", "failed")
+    assert upper.reason == "accuracy_drop[95 % upper bound] 0.045 is not <= 0.03 (budget)"
+    for found in (point, upper):
+        assert "the limit, a drop of 0.03, lies within the interval" in found.details
+        assert not found.warnings
+        assert found.measurements["accuracy_drop"] == pytest.approx(0.02)
+        assert found.measurements["accuracy_drop_interval"] == [0.005, 0.045]
+    assert "lies within" not in paired("point", 0.05).details
+
+
+def test_without_an_interval_there_is_no_upper_bound():
+    point, upper = paired("point", **NO_INTERVAL), paired("upper-bound", **NO_INTERVAL)
+    assert (point.outcome, upper.outcome) == ("passed", "failed")
+    assert upper.reason == "accuracy_drop 0.02 has no upper bound: one sample has no spread"
+
+
+def test_the_bound_of_an_amount_is_relative_where_the_default_limit_is():
+    changes = {"candidate": 1.0, "metric": AMOUNT, "origin": "default", "low": 0.0, "high": 0.095}
+    assert paired("upper-bound", 0.1001, **changes).outcome == "passed"  # 0.095 / 0.95
+    assert paired("upper-bound", 0.0999, **changes).outcome == "failed"
+
+
+def test_the_experiment_is_told_in_a_few_lines():
+    assert paired(limit=0.05).details.splitlines() == [
+        "top1 0.93, reference 0.95, 540 samples",
+        "drop 0.02, 95 % interval 0.005 to 0.045 (Bonett and Price)",
+        "12 right to wrong (10, 11, 12, 13, 14, 15, 16, 17, ...), 1 wrong to right (4); "
+        "McNemar's exact p 0.076",
+        "540 samples can show a drop of 1.1 points or more",
+    ]
+
+
+def test_scores_and_units_are_told():
+    decibels = Metric(max, "psnr", fraction=False, unit="dB")
+    changed = {"worse": 3, "better": 0, "worst_indices": [7, 2, 9]}
+    lines = paired(
+        metric=decibels, changed=changed, mcnemar_p=None, method="bootstrap", resamples=2000
+    ).details.splitlines()
+    assert lines[1].endswith("(bootstrap, 2000 resamples)")
+    assert lines[2:4] == [
+        "3 samples score worse (7, 2, 9), 0 better",
+        "540 samples can show a drop of 0.0111 dB or more",
+    ]
+
+
+def test_too_few_samples_to_show_anything_are_told():
+    assert "540 samples are too few to show any drop" in paired(detectable_drop=None).details
