@@ -1,0 +1,320 @@
+"""A PyTorch reference in other arithmetic: float64, true half precision, simulated quantization.
+
+What it gives is the yardstick of parity: how far rounding alone moves each output. Runs in a child
+(see `edgecheck.source`). Not for judging: see `edgecheck.noise`; not for making a file that ships.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from edgecheck.capturing import SimulationError, story
+from edgecheck.drivers.torch import name_outputs, select_outputs
+
+Infer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+_aten = torch.ops.aten
+# Operators whose operands a quantizer rounds: positions of the operands. What is a weight among
+# them is told by its storage.
+_OPERANDS = {
+    _aten.convolution.default: (0, 1),
+    _aten.linear.default: (0, 1),
+    _aten.addmm.default: (1, 2),
+    _aten.mm.default: (0, 1),
+    _aten.bmm.default: (0, 1),
+    _aten.baddbmm.default: (1, 2),
+    _aten._scaled_dot_product_flash_attention_for_cpu.default: (0, 1, 2),
+    _aten.add.Tensor: (0, 1),
+    _aten.mean.dim: (0,),
+}
+# The axis of a weight that counts output channels, where it is not the first.
+_LAST = (_aten.addmm.default, _aten.mm.default)
+
+
+def simulator(
+    module: torch.nn.Module,
+    outputs: Sequence[str],
+    arithmetic: Mapping[str, Any],
+    calibration: Mapping[str, np.ndarray] | None,
+) -> Infer:
+    """A function like `edgecheck.capturing.Live.infer` that computes in other arithmetic.
+
+    Args:
+        arithmetic: ``kind`` is ``"float64"``; ``"float16"`` (each operator computes in float32 and
+            rounds what it gives to half precision, IEEE 754 binary16); or ``"quantized"`` with
+            ``weight_bits``, ``activation_bits`` and ``activations`` (``"none"``, ``"dynamic"`` or
+            ``"static"``): symmetric weights per output channel, asymmetric activations per tensor.
+        calibration: samples that show the ranges of static activations.
+
+    Raises:
+        SimulationError: the module does not run so; the message says why. The function too.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise SimulationError("a TorchScript module can't be run in other arithmetic")
+    kind = arithmetic["kind"]
+
+    def guarded(call: Infer) -> Infer:
+        def infer(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            try:
+                return call(inputs)
+            except SimulationError:
+                raise
+            except Exception as error:
+                raise SimulationError(f"in {kind} the model raised {story(error)}") from error
+
+        return infer
+
+    if kind == "float64":
+        return guarded(_float64(module, outputs))
+    if kind == "float16":
+        return guarded(_float16(module, outputs))
+    return guarded(_quantized(module, outputs, arithmetic, calibration))
+
+
+def _float64(module: torch.nn.Module, outputs: Sequence[str]) -> Infer:
+    state = _state(module, lambda tensor: tensor.double())
+
+    def infer(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with _default_dtype(torch.float64), _Promoting():  # type: ignore[no-untyped-call]
+            returned = _call(module, state, inputs, lambda tensor: tensor.double())
+        return name_outputs(returned, list(outputs))
+
+    return infer
+
+
+def _float16(module: torch.nn.Module, outputs: Sequence[str]) -> Infer:
+    state = _state(module, _half)
+
+    def infer(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with _Rounding():  # type: ignore[no-untyped-call]
+            returned = _call(module, state, inputs, _half)
+        return name_outputs(returned, list(outputs))
+
+    return infer
+
+
+def _quantized(
+    module: torch.nn.Module,
+    outputs: Sequence[str],
+    scheme: Mapping[str, Any],
+    calibration: Mapping[str, np.ndarray] | None,
+) -> Infer:
+    state = _state(module, lambda tensor: tensor)
+    weights = {tensor.untyped_storage().data_ptr() for tensor in state.values()}
+    ranges: dict[tuple[int, int], tuple[float, float]] = {}
+
+    def run(inputs: Mapping[str, np.ndarray], *, watch: bool) -> dict[str, np.ndarray]:
+        with _Quantizing(scheme, weights, ranges, watch=watch) as quantizing:
+            returned = _call(module, state, inputs, lambda tensor: tensor)
+        tensors = quantizing.outputs(select_outputs(returned, list(outputs)))
+        if not (watch or quantizing.quantized):
+            raise SimulationError("the model has no convolution or matrix product with weights")
+        return name_outputs(tensors, list(outputs))
+
+    if scheme["activations"] == "static":
+        if calibration is None:
+            raise SimulationError("no calibration data shows the ranges of activations")
+        try:
+            run(calibration, watch=True)
+        except Exception as error:
+            raise SimulationError(
+                f"on the calibration data the model raised {story(error)}"
+            ) from error
+    return lambda inputs: run(inputs, watch=False)
+
+
+def _state(module: torch.nn.Module, convert: Any) -> dict[str, torch.Tensor]:
+    """The module's parameters and buffers by name, floating ones converted; it keeps its own."""
+    with torch.no_grad():
+        # Copies, since a model may write its buffers.
+        return {
+            name: convert(tensor.detach().clone()) if tensor.is_floating_point() else tensor.clone()
+            for name, tensor in (*module.named_parameters(), *module.named_buffers())
+        }
+
+
+def _call(
+    module: torch.nn.Module,
+    state: dict[str, torch.Tensor],
+    feed: Mapping[str, np.ndarray],
+    convert: Any,
+) -> Any:
+    """One call with another state. Without autograd, below which composite operators are taken
+    apart; in inference mode they would come whole.
+    """
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in feed.items()}
+    tensors = {
+        name: convert(tensor) if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+    with torch.no_grad(), _plainly():
+        return torch.func.functional_call(module, state, (), tensors)
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    """Transformer layers as their parts, not as one operator; and one thread.
+
+    Between many small operators threads wait for each other: on a busy machine sixty times as long
+    as one takes.
+    """
+    fast, threads = torch.backends.mha.get_fastpath_enabled(), torch.get_num_threads()
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.set_num_threads(threads)
+
+
+class _Promoting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Casts and constants in lower precision become float64, so that nothing rounds in between."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        written = _written(func, args)
+
+        def promote(value: Any) -> Any:
+            if isinstance(value, torch.dtype):
+                return torch.float64 if value.is_floating_point else value
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                return value if any(value is item for item in written) else value.double()
+            return value
+
+        return func(*tree_map(promote, args), **tree_map(promote, kwargs or {}))
+
+
+class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """What each operator gives is rounded to half precision, in float32's storage."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        several = isinstance(returned, tuple | list)
+        items = list(returned) if several else [returned]
+        for position, declared in enumerate(func._schema.returns[: len(items)]):
+            item = items[position]
+            if not (isinstance(item, torch.Tensor) and item.is_floating_point()):
+                continue
+            if declared.alias_info is None:
+                items[position] = _half(item)
+            elif declared.alias_info.is_write:
+                item.copy_(_half(item))
+            # Else a view, of what is rounded already.
+        return (
+            type(returned)(items)
+            if several and type(returned) in (tuple, list)
+            else (returned if several else items[0])
+        )
+
+
+class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Operands are rounded to the levels of a scheme, or their ranges watched.
+
+    Args:
+        weights: addresses of the storages that are parameters.
+        ranges: of static activations, by position of the call and of the operand.
+    """
+
+    def __init__(
+        self,
+        scheme: Mapping[str, Any],
+        weights: set[int],
+        ranges: dict[tuple[int, int], tuple[float, float]],
+        *,
+        watch: bool,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._scheme, self._weights, self._ranges, self._watch = scheme, weights, ranges, watch
+        self._calls = 0
+        self.quantized = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _OPERANDS:
+            self._calls += 1
+            new = list(args)
+            for position in _OPERANDS[func]:
+                operand = args[position]
+                if not (isinstance(operand, torch.Tensor) and operand.is_floating_point()):
+                    continue
+                if operand.untyped_storage().data_ptr() in self._weights:
+                    new[position] = self._weight(operand, -1 if func in _LAST else 0)
+                else:
+                    new[position] = self._activation(operand, position)
+            args = tuple(new)
+        return func(*args, **(kwargs or {}))
+
+    def outputs(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The model's outputs, which static files hold quantized too."""
+        if self._scheme["activations"] != "static":
+            return tensors
+        self._calls = -1
+        return [
+            self._activation(tensor, position) if tensor.is_floating_point() else tensor
+            for position, tensor in enumerate(tensors)
+        ]
+
+    def _weight(self, weight: torch.Tensor, axis: int) -> torch.Tensor:
+        if self._watch or weight.dim() < 2:
+            return weight
+        self.quantized += 1
+        top = 2 ** (self._scheme["weight_bits"] - 1) - 1
+        others = [item for item in range(weight.dim()) if item != axis % weight.dim()]
+        step = (weight.abs().amax(dim=others, keepdim=True) / top).clamp_min(1e-30)
+        rounded: torch.Tensor = (weight / step).round().clamp(-top, top) * step
+        return rounded
+
+    def _activation(self, tensor: torch.Tensor, position: int) -> torch.Tensor:
+        if self._scheme["activations"] == "none" or not tensor.numel():
+            return tensor
+        key = (self._calls, position)
+        if self._watch:
+            low, high = self._ranges.get(key, (0.0, 0.0))
+            self._ranges[key] = min(low, float(tensor.min())), max(high, float(tensor.max()))
+            return tensor
+        if self._scheme["activations"] == "dynamic":
+            low, high = min(0.0, float(tensor.min())), max(0.0, float(tensor.max()))
+        elif key in self._ranges:
+            low, high = self._ranges[key]
+        else:
+            raise SimulationError("the model computes other operators on other inputs")
+        levels = 2 ** self._scheme["activation_bits"] - 1
+        step = max((high - low) / levels, 1e-30)
+        zero = round(-low / step)
+        found: torch.Tensor = ((tensor / step).round() + zero).clamp(0, levels).sub(zero) * step
+        return found
+
+
+def _half(tensor: torch.Tensor) -> torch.Tensor:
+    rounded: torch.Tensor = tensor.half().to(tensor.dtype)
+    return rounded
+
+
+def _written(func: Any, args: Any) -> list[Any]:
+    """The arguments that an operator writes in place."""
+    return [
+        value
+        for value, declared in zip(args, func._schema.arguments, strict=False)
+        if declared.alias_info is not None and declared.alias_info.is_write
+    ]
