@@ -6,7 +6,7 @@ Not for reaching one: that is `edgecheck.checks`; not for showing one: that is `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -104,6 +104,32 @@ class Verdict:
     comparisons: tuple[Comparison, ...] = ()
     measurements: Mapping[str, Any] = field(default_factory=dict)
     details: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found besides a check's comparisons; the fields are those of `Verdict`."""
+
+    failures: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    measurements: Mapping[str, Any] = field(default_factory=dict)
+    details: str = ""
+
+
+def extended(verdict: Verdict, evidence: Evidence) -> Verdict:
+    """The verdict with further evidence: failed where that has failures."""
+    failures = (*verdict.failures, *evidence.failures)
+    if verdict.outcome is not Outcome.FAILED:
+        failures = (*evidence.failures, *verdict.failures)  # what is certain first
+    return replace(
+        verdict,
+        outcome=Outcome.FAILED if evidence.failures else verdict.outcome,
+        reason=failures[0] if evidence.failures else verdict.reason,
+        failures=failures,
+        warnings=(*verdict.warnings, *evidence.warnings),
+        measurements={**verdict.measurements, **evidence.measurements},
+        details="\n".join(filter(None, [verdict.details, evidence.details])),
+    )
 
 
 def conclude(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecheck.budget import Limit
-from edgecheck.verdict import Comparison, Outcome, Verdict, conclude
+from edgecheck.verdict import Comparison, Evidence, Outcome, Verdict, conclude, extended
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
@@ -213,3 +213,22 @@ def test_outcomes_are_the_words_of_the_report():
     assert {str(item) for item in Outcome} == {
         *("passed", "failed", "not_checked", "unsupported", "inconclusive")
     }
+
+
+@law
+@given(st.lists(comparisons | intervals(), max_size=3), st.lists(st.text(), max_size=2))
+def test_further_evidence_fails_what_passed_and_never_passes_what_failed(held, failures):
+    before = conclude(comparisons=held, measurements={"a": 1}, details="seed 0")
+    evidence = Evidence(tuple(failures), ("look",), {"b": 2}, "as it was")
+    after = extended(before, evidence)
+    assert after.outcome is (Outcome.FAILED if failures else before.outcome)
+    assert sorted(after.failures) == sorted((*before.failures, *failures))
+    assert after.comparisons == before.comparisons
+    assert (after.warnings, after.measurements) == (("look",), {"a": 1, "b": 2})
+    assert after.details == "seed 0\nas it was"
+    assert after.reason == (after.failures[0] if after.failures else "")
+
+
+def test_no_evidence_changes_nothing():
+    before = conclude(failures=["broken"], details="seed 0")
+    assert extended(before, Evidence()) == before
