@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from edgecheck import __version__
-from edgecheck.commands import cache, compare, doctor, history, merge, report
+from edgecheck.commands import cache, compare, doctor, explain, history, merge, report
 from edgecheck.errors import EdgecheckError
 
 _SHELLS = ("bash", "zsh", "tcsh")
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"edgecheck {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (doctor, compare, history, report, merge, cache):
+    for module in (doctor, explain, compare, history, report, merge, cache):
         module.add(commands)
     schema = commands.add_parser("schema", help="print the JSON Schema of --edge-json")
     schema.set_defaults(run=_print_schema)

@@ -1,0 +1,397 @@
+"""The parent's side of localisation: feeds, child processes, and the finding.
+
+Not for what they compute: see `reference`, `matching`, `judgement`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecheck import data
+from edgecheck.binding import bind
+from edgecheck.building import own_source, qat_name
+from edgecheck.errors import EdgecheckError
+from edgecheck.localization import judgement, matching
+from edgecheck.localization import trace as traces
+from edgecheck.model import Artifact, Source, artifact_key
+from edgecheck.process import Child, Service
+from edgecheck.sources import existing, is_onnx
+from edgecheck.targets import find_target
+
+if TYPE_CHECKING:
+    from edgecheck.case import Case
+    from edgecheck.localization.judgement import Judgement
+    from edgecheck.workbench import Workbench
+
+_REFERENCE = "edgecheck.localization.reference:ReferenceTracer"
+_ORT = "edgecheck.localization.candidate_ort:OrtTracer"
+_TRACERS = {
+    "ort": _ORT,
+    "ort-web": _ORT,
+    "ort-webgpu": _ORT,
+    "tflite": "edgecheck.localization.candidate_tflite:LiteRTTracer",
+    "coreml": "edgecheck.localization.candidate_coreml:CoreMLTracer",
+}
+_UNAVAILABLE = {
+    "executorch": "ExecuTorch's delegates keep their intermediate tensors to themselves",
+    "trt": "a TensorRT engine runs on its GPU only, and keeps its intermediate tensors to itself",
+}
+# In error power: inputs that show the error a tenth as well as others serve as well.
+_MUCH_WORSE = 100.0
+# Inferences that are looked into, those with the largest errors.
+CALLS = 4
+# Of one side's intermediate tensors.
+_LIMIT_BYTES = 1 << 28
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Where a candidate departs from its reference.
+
+    Attributes:
+        kind: ``none`` (outputs agree), ``layer``, ``input`` (the first layer that reads the input),
+            ``outputs`` (only there), ``spread`` (no layer stands out), ``capture`` (the captured
+            program is not the model), ``runtime`` (only with all of the runtime's optimizations).
+        judgement: of the layers.
+        permuted: outputs that carry another's values.
+        output_errors: root of the relative error power by output, of the looked-into calls.
+        calls: how many.
+        inputs: what they are.
+        note: how the candidate was looked into.
+    """
+
+    candidate: str
+    kind: str
+    steps: tuple[traces.Step, ...]
+    tensors: tuple[traces.Tensor, ...]
+    judgement: Judgement
+    permuted: Mapping[str, str]
+    output_errors: Mapping[str, float]
+    calls: int
+    inputs: str
+    note: str
+
+
+def unavailable(case: Case) -> str:
+    """Why a candidate can't be looked into, or ""."""
+    if case.target.name not in _TRACERS:
+        known = f"{case.target.name} candidates can't be looked into"
+        return _UNAVAILABLE.get(case.target.name, known)
+    return _reference_source(case)[0]
+
+
+def _reference_source(case: Case) -> tuple[str, str, Source]:
+    """Why the reference can't be looked into or "", and else its name and source.
+
+    The same one that parity compares with (`Workbench.reference_outputs`).
+    """
+    model = case.model
+    if not case.variant and case.precision == "int8-qat":
+        own = model.qat_source(case.target.name)
+        if own is not None:
+            return "", qat_name(case), own
+    if case.variant:
+        return "", *own_source(case)
+    if model.reference != "source":
+        name, precision = artifact_key(model.reference)
+        return f"the reference is the {name} {precision} file, which is not looked into", "", ""
+    if model.source is None:
+        return "the model has no source to look into", "", ""
+    return "", f"{case.model_name}:", model.source
+
+
+def localize(
+    workbench: Workbench, case: Case, progress: Progress = lambda text: None
+) -> Localization:
+    """Look into a candidate and its reference.
+
+    Args:
+        progress: is told what is being done.
+
+    Raises:
+        EdgecheckError: it can't be had, run, or looked into.
+    """
+    if reason := unavailable(case):
+        raise EdgecheckError(f"{case.candidate} can't be localized: {reason}")
+    folder = _folder(workbench, case)
+    progress("running candidate and reference")
+    feeds, inputs = worst_feeds(workbench, case, folder / "feeds")
+    progress("tracing the reference")
+    reference = _trace_reference(workbench, case, feeds, folder / "reference")
+    feeds = feeds[: reference["calls"]]
+    progress("tracing the candidate")
+    candidate = _trace_candidate(workbench, case, feeds, folder / "candidate")
+    progress("matching layers")
+    steps = tuple(map(traces.step, reference["steps"]))
+    tensors = tuple(map(traces.tensor, candidate["tensors"]))
+    judged, limits = judge_traces(steps, tensors, case.precision)
+    real = _real_outputs(workbench, case, feeds, folder)
+    errors = _output_errors(reference["outputs"], real["candidate"])
+    traced = _output_errors(reference["outputs"], candidate["outputs"])
+    captured = _output_errors(real["reference"], reference["outputs"])
+    limit = max(limits[-3:], default=judgement.FLOOR["fp32"])
+    permuted = judgement.permuted_outputs(errors, limit)
+    own = {name: row.get(name, float("inf")) for name, row in errors.items()}
+    return Localization(
+        candidate=case.candidate,
+        kind=_kind(judged, permuted, own, traced, captured, limit),
+        steps=steps,
+        tensors=tensors,
+        judgement=judged,
+        permuted=permuted,
+        output_errors=own,
+        calls=len(feeds),
+        inputs=inputs,
+        note=candidate["note"],
+    )
+
+
+def judge_traces(
+    steps: Sequence[traces.Step], tensors: Sequence[traces.Tensor], precision: str
+) -> tuple[Judgement, list[float]]:
+    """The judgement of two traces, and the error up to which each step agrees."""
+    left = [traces.load(item.path) for item in steps]
+    right = [traces.load(item.path) for item in tensors]
+    pairs = matching.refined(matching.find_pairs(left, right), left, right)
+    limits = judgement.tolerances(steps, precision)
+    judged = judgement.judge(steps, pairs, limits)
+    if judged.broken:
+        sharp = judgement.tolerances(steps, precision, sharp=True)
+        sharper = judgement.judge(steps, pairs, sharp)
+        judged = sharper if sharper.stands_out else judged
+    return judged, limits
+
+
+def _kind(
+    judged: Judgement,
+    permuted: Mapping[str, str],
+    own: Mapping[str, float],
+    traced: Mapping[str, Mapping[str, float]],
+    captured: Mapping[str, Mapping[str, float]],
+    limit: float,
+) -> str:
+    if any(row.get(name, float("inf")) > limit for name, row in captured.items()):
+        return "capture"
+    if permuted:
+        return "outputs"
+    if all(error <= limit for error in own.values()):
+        return "none"
+    if judged.broken:
+        if not judged.stands_out:
+            return "spread"
+        return "input" if judged.from_input else "layer"
+    inside = max(row.get(name, float("inf")) for name, row in traced.items())
+    return "runtime" if inside <= limit else "outputs"
+
+
+def _folder(workbench: Workbench, case: Case) -> Path:
+    safe = "".join(letter if letter.isalnum() else "-" for letter in case.candidate)
+    folder = workbench.settings.scratch / "localization" / safe
+    for name in ("feeds", "reference", "candidate", "real"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def worst_feeds(workbench: Workbench, case: Case, folder: Path) -> tuple[list[dict[str, str]], str]:
+    """Single calls of the candidate's inputs with the largest errors, and what they are of.
+
+    Raises:
+        EdgecheckError: its outputs do not have the reference's shapes.
+    """
+    feeds = workbench.feeds(case)
+    results = workbench.feed_outputs(case)
+    expected = workbench.reference_outputs(case, feeds.feeds, "parity", main=False)
+    binding = workbench.binding(case)
+    powers = {
+        index: _row_errors(outputs, expected[index], case) for index, outputs in results.items()
+    }
+    quantized = case.precision not in ("fp32", "fp16")
+    sampled = [index for index in results if feeds.labels[index] == "samples"]
+    # Quantizers are made for the data: see the parity check.
+    worst = max(power for power, _ in powers.values())
+    bad = [index for index, (power, _) in powers.items() if power * _MUCH_WORSE >= worst]
+    if quantized and sampled:
+        chosen = sampled[0]
+    else:  # samples where they show it, else as many rows as there are
+        chosen = max(bad, key=lambda index: (index in sampled, len(powers[index][1])))
+    arrays = {
+        name: np.load(path, mmap_mode="r", allow_pickle=False)
+        for name, path in feeds.feeds[chosen].items()
+    }
+    label = f"{feeds.labels[chosen]}, seed {case.model.seed}"
+    if not binding.batched:
+        return [data.save_feed(arrays, folder / "0")], label
+    step = binding.batch or 1
+    rows = len(arrays[binding.batched[0]])
+    error = np.resize(powers[chosen][1], rows)
+    groups = [np.arange(start, start + step) % rows for start in range(0, rows, step)]
+    groups.sort(key=lambda group: -float(error[group].sum()))
+    calls = []
+    for number, group in enumerate(groups[:CALLS]):
+        call = {
+            name: array[group] if name in binding.batched else array
+            for name, array in arrays.items()
+        }
+        calls.append(data.save_feed(call, folder / str(number)))
+    return calls, label
+
+
+def _row_errors(
+    outputs: Mapping[str, str], expected: Mapping[str, str], case: Case
+) -> tuple[float, np.ndarray[Any, Any]]:
+    """The largest relative error of a feed's outputs, and the error power of each row."""
+    worst, rows = 0.0, np.zeros(1)
+    for name in case.model.outputs:
+        left = np.load(expected[name], allow_pickle=False).astype(np.float64)
+        right = np.load(outputs[name], allow_pickle=False).astype(np.float64)
+        # A file of fixed batch takes a part of the feed.
+        if left.shape[1:] != right.shape[1:] or left.ndim != right.ndim:
+            raise EdgecheckError(
+                f"output {name!r} has shape {right.shape}, the reference {left.shape}: "
+                "there is nothing to localize before they agree"
+            )
+        left = left[: len(right)] if left.ndim else left
+        error = np.nan_to_num((right - left) ** 2, nan=1e300, posinf=1e300)
+        power = float((left**2).sum())
+        worst = max(worst, float(error.sum()) / power if power > 0 else 0.0)
+        own = error.reshape(len(error), -1).sum(axis=1) if error.ndim else error.reshape(1)
+        rows = own if len(rows) < len(own) else rows + np.resize(own, len(rows))
+    return worst, rows
+
+
+def _trace_reference(
+    workbench: Workbench, case: Case, feeds: Sequence[Mapping[str, str]], folder: Path
+) -> dict[str, Any]:
+    _, name, source = _reference_source(case)
+    timeout_s = workbench.settings.timeout_s
+    arguments = {"feeds": [dict(feed) for feed in feeds], "directory": str(folder)}
+    if is_onnx(source):
+        ort = find_target("ort")
+        options = {"threads": 1, "optimize": False, "target": dict(ort.options)}
+        with _child(workbench, _ORT) as child:
+            info = _open(child, existing(source, "source"), options, timeout_s)
+            own = bind(
+                case.model.inputs,
+                case.model.outputs,
+                info["inputs"],
+                info["outputs"],
+                Artifact(str(source)),
+            )
+            child.call("bind", timeout_s=timeout_s, binding=own.for_driver())
+            found: dict[str, Any] = child.call(
+                "reference", timeout_s=timeout_s, limit_bytes=_LIMIT_BYTES, **arguments
+            )
+        return found
+    program = workbench.sources.program(name, source, case.model)
+    if program["kind"] != "torch":
+        raise EdgecheckError(
+            f"{case.candidate} can't be localized: its source is a {program['kind']} model, "
+            "and only PyTorch and ONNX ones are looked into"
+        )
+    with _child(workbench, _REFERENCE) as child:
+        traced: dict[str, Any] = child.call(
+            "trace",
+            timeout_s=timeout_s,
+            program=program["path"],
+            outputs=list(case.model.outputs),
+            precision=case.precision,
+            limit_bytes=_LIMIT_BYTES,
+            **arguments,
+        )
+    return traced
+
+
+def _trace_candidate(
+    workbench: Workbench, case: Case, feeds: Sequence[Mapping[str, str]], folder: Path
+) -> dict[str, Any]:
+    options = {"threads": 1, "optimize": True, "target": dict(case.options)}
+    binding, timeout_s = workbench.binding(case).for_driver(), workbench.settings.timeout_s
+    with _child(workbench, _TRACERS[case.target.name]) as child:
+        _open(child, workbench.built(case).path, options, timeout_s)
+        child.call("bind", timeout_s=timeout_s, binding=binding)
+        found: dict[str, Any] = child.call(
+            "trace",
+            timeout_s=timeout_s,
+            feeds=[dict(feed) for feed in feeds],
+            directory=str(folder),
+        )
+    return found
+
+
+def _child(workbench: Workbench, service: str) -> Child:
+    environment = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    logs = workbench.settings.scratch / "logs"
+    return Child(Service(service, environment=environment), logs)
+
+
+def _open(child: Child, path: Path, options: Mapping[str, Any], timeout_s: float) -> Any:
+    return child.call("load", timeout_s=timeout_s, path=str(path), options=dict(options))
+
+
+def _real_outputs(
+    workbench: Workbench, case: Case, feeds: list[dict[str, str]], folder: Path
+) -> dict[str, dict[str, str]]:
+    """What candidate and reference really give for the feeds, stacked, by side and output."""
+    found = {
+        "candidate": workbench.session(case).run(feeds, folder / "real"),
+        "reference": workbench.reference_outputs(
+            case, feeds, f"localization {case.candidate}", main=False
+        ),
+    }
+    stacked: dict[str, dict[str, str]] = {}
+    for side, calls in found.items():
+        stacked[side] = {}
+        for position, name in enumerate(case.model.outputs):
+            values = np.stack([np.load(call[name], allow_pickle=False) for call in calls])
+            path = folder / f"{side}-{position}.npy"
+            np.save(path, values, allow_pickle=False)
+            stacked[side][name] = str(path)
+    return stacked
+
+
+def _output_errors(
+    reference: Mapping[str, str], candidate: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Errors of outputs of equal shape, by the reference's name and the candidate's."""
+    left = {name: traces.load(path) for name, path in reference.items()}
+    right = {name: traces.load(path) for name, path in candidate.items()}
+    return {
+        name: {
+            other: _error(values, found)
+            for other, found in right.items()
+            if found.shape == values.shape
+        }
+        for name, values in left.items()
+    }
+
+
+def _error(reference: traces.Array, candidate: traces.Array) -> float:
+    if not np.asarray(reference).any():
+        return 0.0 if not np.asarray(candidate).any() else float("inf")
+    return matching.relative_error(reference, candidate, range(reference.ndim - 1))
+
+
+def as_data(found: Localization) -> dict[str, Any]:
+    """Plain data for JSON: no paths of files that are gone after the run, null for infinity."""
+    document: dict[str, Any] = _finite(asdict(found))
+    for item in (*document["steps"], *document["tensors"]):
+        del item["path"]
+    return document
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
