@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,12 @@ import numpy as np
 
 class CaptureError(ValueError):
     """The source can't be opened or captured; the message is the whole story."""
+
+    stands_alone = True
+
+
+class SimulationError(ValueError):
+    """The source can't be run in other arithmetic; the message says why."""
 
     stands_alone = True
 
@@ -36,6 +42,15 @@ class Live(Protocol):
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One call of the live model on the CPU: arrays by declared name in and out."""
+
+    def simulator(
+        self, arithmetic: Mapping[str, Any], calibration: Mapping[str, np.ndarray] | None
+    ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+        """`infer` in other arithmetic (see `edgecheck.arithmetic.simulator`).
+
+        Raises:
+            SimulationError: that can't be done; the message says why.
+        """
 
     def capture(self, folder: Path, dims: Mapping[str, tuple[int, int]]) -> tuple[Path, str]:
         """Write the program into a folder; return its path and the digest of what is in it.

@@ -21,6 +21,7 @@ from edgecheck.names import NAME, PRECISIONS
 BATCH = "batch"
 # Bounds of a named dimension that `Model.dims` does not state.
 DEFAULT_DIM = (1, 64)
+DROP_POLICIES = ("point", "upper-bound")
 
 Source = Callable[[], Any] | str | os.PathLike[str]
 ArtifactKey = str | tuple[str, str]
@@ -114,22 +115,30 @@ class Evaluation:
             PyTorch Dataset or DataLoader, or a callable that returns one of these.
         labels: an array, or a callable that returns one; None where `inputs` yields
             ``(sample, label)`` pairs.
-        metric: a `Metric` or any ``metric(predictions, labels) -> float``.
+        metric: a `Metric`, the name of one (see `edgecheck.metrics.METRICS`), or any
+            ``metric(predictions, labels) -> float``.
         output: the output to score; None scores the only one, or passes a dict of all.
         postprocess: applied to the predictions before the metric.
         batch_size: samples per call where the batch is dynamic; fewer where they are large.
+        drop_policy: how `Budget.accuracy_drop` is judged: ``"point"`` by the drop that was
+            measured, ``"upper-bound"`` by the upper end of its 95 % confidence interval.
     """
 
     inputs: Any
     labels: Any = None
-    metric: Metric | Callable[[Any, Any], float] = field(kw_only=True)
+    metric: Metric | str | Callable[[Any, Any], float] = field(kw_only=True)
     output: str | None = field(default=None, kw_only=True)
     postprocess: Callable[[Any], Any] | None = field(default=None, kw_only=True)
     batch_size: int = field(default=64, kw_only=True)
+    drop_policy: str = field(default="point", kw_only=True)
 
     def __post_init__(self) -> None:
-        if not callable(self.metric):
-            raise DeclarationError(f"the metric {self.metric!r} is not callable")
+        if not callable(self.metric) and not isinstance(self.metric, str):
+            raise DeclarationError(f"the metric {self.metric!r} is no name and not callable")
+        if self.drop_policy not in DROP_POLICIES:
+            raise DeclarationError(
+                f"drop_policy is {self.drop_policy!r}; it is one of {', '.join(DROP_POLICIES)}"
+            )
         object.__setattr__(self, "metric", as_metric(self.metric))
         if self.batch_size < 1:
             raise DeclarationError(f"evaluation batch_size is {self.batch_size}; it starts at 1")
@@ -167,6 +176,8 @@ class Model:
         batch_sizes: batch sizes at which a dynamic batch is tried.
         dims: smallest and largest size of the named dimensions.
         seed: of the generated inputs.
+        fuzz: how many adversarial inputs the parity check tries, where ``--edge-fuzz`` says
+            nothing.
 
     Raises:
         DeclarationError: the declaration contradicts itself.
@@ -196,8 +207,11 @@ class Model:
     batch_sizes: Sequence[int] = field(default=(1, 2, 5), kw_only=True)
     dims: Mapping[str, tuple[int, int]] = field(default_factory=dict, kw_only=True)
     seed: int = field(default=0, kw_only=True)
+    fuzz: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.fuzz < 0:
+            raise DeclarationError(f"fuzz is {self.fuzz}, no number of inputs")
         _check_names("input", [item.name for item in self.inputs])
         _check_names("output", list(self.outputs))
         if self.source is not None and not callable(self.source):

@@ -62,6 +62,28 @@ OPTIONS = (
         "what a latency case gets whose limit lies within the noise after all attempts. "
         "Default: fail",
     ),
+    (
+        "vacuous",
+        "grave",
+        "grave|warn|fail",
+        "what becomes of a comparison that says nothing (a reference that does not react, "
+        "calibration data of another range, ...): 'grave' fails where nothing at all was compared "
+        "and warns of the rest; 'warn' and 'fail' do that for all. Default: grave",
+    ),
+    (
+        "fuzz",
+        "",
+        "N",
+        "adversarial inputs that the parity check tries on each candidate. Default: what the "
+        "model says, which is none unless it states Model(fuzz=N)",
+    ),
+    (
+        "replay",
+        "",
+        "PATH",
+        "a saved adversarial input, below the root directory: the parity check tries it, and no "
+        "others of --edge-fuzz",
+    ),
     ("threads", "1", "N", "threads of the runtime while it is timed and weighed. Default: 1"),
     ("cpus", "", "LIST", "cores to time on, as in 0,2-3. Default: all"),
     (
@@ -145,6 +167,9 @@ class Options:
     profile: str = ""
     timeout: str = "300"
     noise: str = "fail"
+    vacuous: str = "grave"
+    fuzz: str = ""
+    replay: str = ""
     threads: str = "1"
     cpus: str = ""
     timing_limit: str = "10"
@@ -169,7 +194,9 @@ class Options:
 
         resolve(self.missing, ("fail", "skip"), "value of --edge-missing")
         resolve(self.noise, ("fail", "warn", "skip"), "value of --edge-noise")
+        resolve(self.vacuous, ("grave", "warn", "fail"), "value of --edge-vacuous")
         resolve(self.reuse, ("yes", "no"), "value of --edge-reuse")
+        self.fuzz_count()
         for name in split_names(self.fail_on):
             resolve(name, FAIL_ON, "value of --edge-fail-on")
         if not self.baseline:
@@ -205,6 +232,18 @@ class Options:
         if not (self.threads.isdecimal() and int(self.threads) >= 1):
             raise SelectionError(f"--edge-threads {self.threads!r} is no positive whole number")
         return int(self.threads)
+
+    def fuzz_count(self) -> int | None:
+        """The number of adversarial inputs; None for what each model says.
+
+        Raises:
+            SelectionError: it is no whole number.
+        """
+        from edgecheck.errors import SelectionError
+
+        if self.fuzz and not self.fuzz.isdecimal():
+            raise SelectionError(f"--edge-fuzz {self.fuzz!r} is no whole number")
+        return int(self.fuzz) if self.fuzz else None
 
     def cpu_list(self) -> tuple[int, ...]:
         """The cores to time on; none for all.

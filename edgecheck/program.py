@@ -10,13 +10,14 @@ import hashlib
 import inspect
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from edgecheck.arithmetic import simulator
 from edgecheck.capturing import CaptureError, story
 from edgecheck.data import dimension_sizes, random_inputs
 from edgecheck.drivers.torch import call_module, name_outputs
@@ -43,6 +44,12 @@ class LiveTorch:
     def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One call of the module."""
         return call_module(self.model, inputs, list(self._outputs))
+
+    def simulator(
+        self, arithmetic: Mapping[str, Any], calibration: Mapping[str, np.ndarray] | None
+    ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+        """The module in other arithmetic."""
+        return simulator(self.model, self._outputs, arithmetic, calibration)
 
     def capture(self, folder: Path, dims: Mapping[str, tuple[int, int]]) -> tuple[Path, str]:
         """Export it to ``program.pt2``."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecheck import __version__
 from edgecheck.building import own_source, qat_name
+from edgecheck.checks.fuzz import digest as fuzz_digest
 from edgecheck.errors import EdgecheckError
 from edgecheck.history.results import fingerprint
 from edgecheck.metrics import as_metric
@@ -83,13 +84,18 @@ def _facts(
     if check in ("parity", "accuracy"):
         facts["reference"] = _references(case, workbench)
     if check == "parity":
+        facts["vacuous"] = workbench.settings.vacuous
+        facts["fuzz"] = fuzz_digest(workbench, case)
         facts["feeds"] = [_files_sha256(item) for item in workbench.feeds(case).feeds]
     if check == "accuracy":
         evaluation = case.model.evaluation
         assert evaluation is not None
         facts["data"] = workbench.data(case, "evaluation")["sha256"]
         facts["evaluation"] = [evaluation.output, evaluation.batch_size, *_scale(evaluation)]
-        facts["code"] = [_code_sha256(item) for item in (evaluation.metric, evaluation.postprocess)]
+        metric = as_metric(evaluation.metric)
+        code = (metric, metric.per_sample, metric.combine, evaluation.postprocess)
+        facts["code"] = [_code_sha256(item) for item in code]
+        facts["seed"] = model.seed
     return facts
 
 
@@ -126,7 +132,7 @@ def _binding(artifact: Artifact) -> dict[str, Any]:
 
 def _scale(evaluation: Evaluation) -> list[Any]:
     metric = as_metric(evaluation.metric)
-    return [metric.name, metric.higher_is_better, metric.fraction]
+    return [metric.name, metric.higher_is_better, metric.fraction, evaluation.drop_policy]
 
 
 def _files_sha256(feed: Mapping[str, str]) -> dict[str, str]:

@@ -229,6 +229,10 @@ class Run:
                 timeout_s=self.timeout_s,
                 lock=self._lock_path,
                 spare=not self._crowded,
+                vacuous=self.options.vacuous,
+                fuzz=self.options.fuzz_count(),
+                fuzz_folder=self._root / ".edgecheck/fuzz",
+                replay=self._root / self.options.replay if self.options.replay else None,
                 **self._timing,
             )
         )

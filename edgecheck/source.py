@@ -6,21 +6,23 @@ artifacts: see `edgecheck.targets`; not for the parent's side: see `edgecheck.pa
 
 from __future__ import annotations
 
-import math
+import contextlib
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import numpy as np
 
-from edgecheck.capturing import Live, user_frame
+from edgecheck import scoring
+from edgecheck.capturing import Live, SimulationError, user_frame
 from edgecheck.child import one_line
 from edgecheck.data import materialize
 from edgecheck.drivers.common import Driver, Tensor
 from edgecheck.errors import EdgecheckError
+from edgecheck.metrics import Metric
 from edgecheck.model import Input
 
 
@@ -42,6 +44,7 @@ class SourceService(Driver):
         super().__init__()
         self._held: dict[str, tuple[Live, list[Input], list[str]]] = {}
         self._current: Live | None = None
+        self._infer_with: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
 
     def use(self, name: str) -> dict[str, Any] | None:
         """Make a source the one that calls are about.
@@ -84,7 +87,32 @@ class SourceService(Driver):
 
     def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         assert self._current is not None
-        return self._current.infer(inputs)
+        return (self._infer_with or self._current.infer)(inputs)
+
+    def simulate(
+        self,
+        arithmetic: dict[str, Any],
+        feeds: list[dict[str, Any]],
+        calibration: dict[str, str] | None,
+    ) -> dict[str, Any]:
+        """Run feeds (see `run`) in other arithmetic (see `edgecheck.arithmetic.simulator`).
+
+        Returns ``outputs`` (.npy paths by name for each feed) and ``reason``, why there are none,
+        or "".
+        """
+        assert self._current is not None
+        samples = None
+        if calibration:
+            samples = {
+                name: np.load(path, allow_pickle=False) for name, path in calibration.items()
+            }
+        try:
+            self._infer_with = self._current.simulator(arithmetic, samples)
+            return {"outputs": self.run(feeds), "reason": ""}
+        except SimulationError as error:
+            return {"outputs": [], "reason": str(error)}
+        finally:
+            self._infer_with = None
 
     def capture(self, folder: str, dims: dict[str, tuple[int, int]]) -> dict[str, str]:
         """Write the program into a folder; return its ``path`` and ``digest``."""
@@ -128,29 +156,59 @@ class SourceService(Driver):
             raise UserCodeError(f"{what} data raised {_story(error)}") from error
         return files.as_dict()
 
-    def score(
-        self, function: bytes, output: str | None, predictions: dict[str, str], labels: str
-    ) -> float:
-        """The metric of saved predictions; `function` holds the metric and the post-processing."""
+    def compare(
+        self,
+        function: bytes,
+        output: str | None,
+        reference: dict[str, str],
+        candidate: dict[str, str],
+        labels: str,
+        seed: int,
+        limit_s: float,
+    ) -> dict[str, Any]:
+        """The paired experiment on two models' saved predictions (see `edgecheck.scoring`).
+
+        Returns the metrics as ``reference`` and ``candidate``, and the rest as ``paired``.
+        """
         metric, postprocess = cloudpickle.loads(function)
-        arrays = {
-            name: np.load(path, mmap_mode="r", allow_pickle=False)
-            for name, path in predictions.items()
-        }
-        if output is not None:
-            scored: Any = arrays[output]
-        else:
-            scored = next(iter(arrays.values())) if len(arrays) == 1 else arrays
         truth = np.load(labels, mmap_mode="r", allow_pickle=False)
+        one = _score(metric, postprocess, output, reference, truth)
         try:
-            if postprocess is not None:
-                scored = postprocess(scored)
-            value = float(metric(scored, truth))
-        except BaseException as error:
-            raise UserCodeError(f"the metric raised {_story(error)}") from error
-        if not math.isfinite(value):
-            raise UserCodeError(f"the metric returned {value}")
-        return value
+            other = _score(metric, postprocess, output, candidate, truth)
+        except UserCodeError as error:
+            raise UserCodeError(f"on the candidate's predictions {error}") from error
+        with _users_metric():
+            paired = scoring.compare(metric, one, other, truth, seed=seed, limit_s=limit_s)
+        return {"reference": one.value, "candidate": other.value, "paired": paired}
+
+
+@contextlib.contextmanager
+def _users_metric() -> Iterator[None]:
+    try:
+        yield
+    except (scoring.NotFiniteError, EdgecheckError) as error:
+        raise UserCodeError(str(error)) from error
+    except BaseException as error:
+        raise UserCodeError(f"the metric raised {_story(error)}") from error
+
+
+def _score(
+    metric: Metric,
+    postprocess: Callable[[Any], Any] | None,
+    output: str | None,
+    predictions: Mapping[str, str],
+    labels: np.ndarray,
+) -> scoring.Scored:
+    """The metric of saved predictions."""
+    arrays = {
+        name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in predictions.items()
+    }
+    if output is not None:
+        scored: Any = arrays[output]
+    else:
+        scored = next(iter(arrays.values())) if len(arrays) == 1 else arrays
+    with _users_metric():
+        return scoring.score(metric, postprocess, scored, labels)
 
 
 def _call(packed: bytes, what: str, seed: int) -> Any:

@@ -11,11 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgecheck import data
 from edgecheck.binding import Binding, bind
 from edgecheck.child import one_line
 from edgecheck.devices.local import Session
-from edgecheck.errors import ArtifactError, DataError, EdgecheckError
+from edgecheck.errors import ArtifactError, ChildError, DataError, EdgecheckError
 from edgecheck.metrics import as_metric
 from edgecheck.model import Artifact, Evaluation, Model, Source, source_kind
 from edgecheck.once import Once
@@ -27,6 +29,9 @@ _SERVICE = Service(
     "edgecheck.source:SourceService",
     environment={"TF_CPP_MIN_LOG_LEVEL": "3", "ABSL_MIN_LOG_LEVEL": "3"},
 )
+# Calibration samples that show a simulated quantizer its ranges: fewer where they are large, so
+# that they cost no more than the comparison itself.
+_FEWEST_ROWS, _MOST_ROWS, _CALIBRATION_VALUES = 8, 64, 1 << 21
 
 
 class Sources:
@@ -148,20 +153,90 @@ class Sources:
         session.bind(_eager_binding(model))
         return session.run(feeds, directory, batch_size)
 
-    def score(self, evaluation: Evaluation, predictions: Mapping[str, str], labels: str) -> float:
-        """The metric of saved predictions, computed in a child."""
-        metric = as_metric(evaluation.metric)
-        function = pack((metric, evaluation.postprocess), metric.function, evaluation.postprocess)
-        child = self._child()
-        value: float = child.call(
-            "score",
-            timeout_s=self._timeout_s,
-            function=function,
-            output=evaluation.output,
-            predictions=dict(predictions),
-            labels=labels,
+    def simulate(
+        self,
+        name: str,
+        source: Source,
+        model: Model,
+        feeds: Sequence[Mapping[str, str]],
+        rows: Sequence[int | None],
+        what: str,
+        arithmetic: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Outputs of the live source in other arithmetic, or why there are none; once a run.
+
+        See `edgecheck.source.SourceService.simulate`. A source that crashes so has none either.
+
+        Args:
+            name: the model's and the variant's, as in `run`.
+            rows: how many samples of each feed to take; None for all.
+            what: names the feeds.
+        """
+        if is_onnx(source):
+            return {"outputs": [], "reason": "an ONNX source can't be run in other arithmetic"}
+        static = arithmetic.get("activations") == "static" and model.calibration is not None
+        calibration = self.data(name.partition(":")[0], model, "calibration") if static else None
+
+        def produce(folder: Path) -> Any:
+            requests = []
+            for position, (feed, count) in enumerate(zip(feeds, rows, strict=True)):
+                cut = {path_name: _loaded(path)[:count] for path_name, path in feed.items()}
+                inputs = data.save_feed(cut, folder / f"inputs-{position}")
+                (folder / str(position)).mkdir(exist_ok=True)
+                requests.append({"inputs": inputs, "directory": str(folder / str(position))})
+            try:
+                child, _ = self._source_child(name, source, model)
+                session = Session(child, {"inputs": [], "outputs": []}, self._timeout_s)
+                session.bind(_eager_binding(model))
+                return child.call(
+                    "simulate",
+                    timeout_s=self._timeout_s,
+                    arithmetic=dict(arithmetic),
+                    feeds=requests,
+                    calibration=calibration
+                    and data.save_feed(_spread(calibration, model), folder / "calibration"),
+                )
+            except ChildError as error:
+                return {"outputs": [], "reason": str(error)}
+
+        found: dict[str, Any] = self._once(
+            f"simulated {name} {what} {sorted(arithmetic.items())}", produce
         )
-        return value
+        return found
+
+    def compare(
+        self,
+        evaluation: Evaluation,
+        reference: Mapping[str, str],
+        candidate: Mapping[str, str],
+        labels: str,
+        *,
+        seed: int,
+        limit_s: float,
+    ) -> dict[str, Any]:
+        """The metric of two models' saved predictions for the same samples, computed in a child.
+
+        Returns ``reference``, ``candidate`` and ``paired`` (see `edgecheck.scoring.compare`).
+        """
+        found: dict[str, Any] = self._child().call(
+            "compare",
+            timeout_s=self._timeout_s,
+            function=_packed_metric(evaluation),
+            output=evaluation.output,
+            reference=dict(reference),
+            candidate=dict(candidate),
+            labels=labels,
+            seed=seed,
+            limit_s=limit_s,
+        )
+        return found
+
+
+def _packed_metric(evaluation: Evaluation) -> bytes:
+    """The metric and the post-processing, for the child."""
+    metric = as_metric(evaluation.metric)
+    functions = (metric.function, metric.per_sample, metric.combine, evaluation.postprocess)
+    return pack((metric, evaluation.postprocess), *functions)
 
 
 def _materialize_here(
@@ -204,6 +279,24 @@ def existing(given: Any, what: str) -> Path:
 def is_onnx(source: Source) -> bool:
     """Whether a source is the path of an ONNX file."""
     return source_kind(source) == "onnx"
+
+
+def _loaded(path: str) -> Any:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _spread(files: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    """Samples for one call, evenly spaced over the data."""
+    sizes = {item.shape[0] for item in model.inputs if item.shape and not item.batched}
+    fixed = next((size for size in sizes if isinstance(size, int)), None)
+    count = model.dim_range("batch")[1] if model.dynamic_batch else (fixed or 1)
+    arrays = {name: _loaded(path) for name, path in files["inputs"].items()}
+    row_values = sum(array[0].size for array in arrays.values())
+    if model.dynamic_batch:
+        affordable = max(_FEWEST_ROWS, _CALIBRATION_VALUES // max(1, row_values))
+        count = min(count, files["count"], affordable, _MOST_ROWS)
+    rows = np.linspace(0, files["count"] - 1, count).astype(int)
+    return {name: array[rows] for name, array in arrays.items()}
 
 
 def _source_name(source: Source) -> str:

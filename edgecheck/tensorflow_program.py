@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgecheck import graph_digest
-from edgecheck.capturing import CaptureError, story
+from edgecheck.capturing import CaptureError, SimulationError, story
 from edgecheck.data import dimension_sizes, random_inputs
 from edgecheck.model import BATCH, Input
 from edgecheck.targets.tensorflow_files import FIXED, SIGNATURE
@@ -80,6 +80,12 @@ class LiveTensorFlow:
             name: np.ascontiguousarray(item.numpy())
             for name, item in zip(self._outputs, outputs, strict=True)
         }
+
+    def simulator(
+        self, arithmetic: Mapping[str, Any], calibration: Mapping[str, np.ndarray] | None
+    ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+        """Not possible: TensorFlow's layers fix their type when they are made."""
+        raise SimulationError("a TensorFlow model can't be run in other arithmetic")
 
     def capture(self, folder: Path, dims: Mapping[str, tuple[int, int]]) -> tuple[Path, str]:
         """Write the SavedModel ``program``, its variables frozen, its signature as declared.

@@ -5,8 +5,9 @@ One per pytest process. Not for judging: see `edgecheck.checks`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ _WARM_DEVICES = 2
 _CALL_BYTES = 1 << 24
 USER_SAMPLES = 32
 
+# Runs feeds into a directory, with so many samples a call: .npy paths by output for each feed.
+Runner = Callable[[Sequence[Mapping[str, str]], Path, int | None], list[dict[str, str]]]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -47,6 +51,10 @@ class Settings:
         spare: whether to start the next device process ahead of its use, on an idle core.
         threads, cpus: of timing and weighing; no cores for all of them.
         timing_limit_s: the most that one attempt at a timing takes.
+        vacuous: what becomes of comparisons that say nothing (see `edgecheck.vacuity.sort`).
+        fuzz: adversarial inputs to try; None for as many as each model says.
+        fuzz_folder: where failing ones are kept.
+        replay: the saved input that is tried instead.
     """
 
     cache: Path
@@ -57,6 +65,10 @@ class Settings:
     threads: int = 1
     cpus: tuple[int, ...] = ()
     timing_limit_s: float = 10.0
+    vacuous: str = "grave"
+    fuzz: int | None = None
+    fuzz_folder: Path = Path(".edgecheck/fuzz")
+    replay: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -322,48 +334,42 @@ class Workbench:
                 variants and QAT-converted programs.
             batch_size: samples a call; None for whole feeds.
         """
-        model = case.model
-        if not main and not case.variant and case.precision == "int8-qat":
-            own = model.qat_source(case.target.name)
-            if own is not None:
-                return self._source_outputs(qat_name(case), own, model, feeds, what, batch_size)
-        elif not main and case.variant:
-            name, own = own_source(case)
-            return self._source_outputs(name, own, model, feeds, what, batch_size)
-        if model.reference == "source":
-            assert model.source is not None
-            return self._source_outputs(
-                f"{case.model_name}:", model.source, model, feeds, what, batch_size
-            )
-        target_name, precision = artifact_key(model.reference)
-        reference = Case(
-            case.model_name, "", find_target(target_name), precision, model, case.budget
-        )
+        name, run = self.reference_runner(case, main=main)
 
         def produce(folder: Path) -> Any:
-            return self.session(reference).run(feeds, folder, batch_size)
-
-        outputs: list[dict[str, str]] = self._once(
-            f"reference {reference.candidate} {what}", produce
-        )
-        return outputs
-
-    def _source_outputs(
-        self,
-        name: str,
-        source: Source,
-        model: Model,
-        feeds: Sequence[Mapping[str, str]],
-        what: str,
-        batch_size: int | None,
-    ) -> list[dict[str, str]]:
-        def produce(folder: Path) -> Any:
-            if is_onnx(source):
-                return self._onnx_reference(name, source, model).run(feeds, folder, batch_size)
-            return self.sources.run(name, source, model, feeds, folder, batch_size)
+            return run(feeds, folder, batch_size)
 
         outputs: list[dict[str, str]] = self._once(f"reference {name} {what}", produce)
         return outputs
+
+    def reference_runner(self, case: Case, *, main: bool) -> tuple[str, Runner]:
+        """The name of the reference (see `reference_outputs`), and what runs it."""
+        model = case.model
+        found = self.reference_source(case, main=main)
+        if found is None:
+            target_name, precision = artifact_key(model.reference)
+            reference = Case(
+                case.model_name, "", find_target(target_name), precision, model, case.budget
+            )
+            return reference.candidate, lambda *run: self.session(reference).run(*run)
+        name, source = found
+        if is_onnx(source):
+            return name, lambda *run: self._onnx_reference(name, source, model).run(*run)
+        return name, partial(self.sources.run, name, source, model)
+
+    def reference_source(self, case: Case, *, main: bool) -> tuple[str, Source] | None:
+        """Name and source of the reference (see `reference_outputs`); None where it is a file."""
+        model = case.model
+        if not main and case.variant:
+            return own_source(case)
+        if not main and case.precision == "int8-qat":
+            own = model.qat_source(case.target.name)
+            if own is not None:
+                return qat_name(case), own
+        if model.reference != "source":
+            return None
+        assert model.source is not None
+        return f"{case.model_name}:", model.source
 
     def _onnx_reference(self, name: str, source: Source, model: Model) -> Session:
         """An ONNX source as its own reference: with the runtime's graph optimisations off."""

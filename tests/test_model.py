@@ -117,7 +117,18 @@ def test_a_bare_metric_function_becomes_a_metric():
 
 def test_a_metric_that_can_not_be_called_is_refused():
     with pytest.raises(DeclarationError, match="not callable"):
-        Evaluation([1], [1], metric="top1")
+        Evaluation([1], [1], metric=0.5)
+
+
+def test_a_metric_goes_by_its_name():
+    assert Evaluation([1], [1], metric="top1").metric is metrics.top1
+    with pytest.raises(DeclarationError, match="did you mean 'roc_auc'"):
+        Evaluation([1], [1], metric="roc-auc")
+
+
+def test_an_unknown_drop_policy_is_refused():
+    with pytest.raises(DeclarationError, match="point, upper-bound"):
+        Evaluation([1], [1], metric=max, drop_policy="upper")
 
 
 @pytest.mark.parametrize("size", [0, -1])
@@ -144,6 +155,7 @@ def test_a_batch_size_below_one_is_refused(size):
         ({"reference": "ort"}, "is no artifact"),
         ({"reference": ("ort", "int8"), "artifacts": {"ort": "m.onnx"}}, "is no artifact"),
         ({"dims": {"time": (1, 2)}}, "dims names"),
+        ({"fuzz": -1}, "fuzz is -1"),
         ({"dims": {"batch": (0, 2)}}, "no range"),
         ({"dims": {"batch": (3, 2)}}, "no range"),
         ({"batch_sizes": []}, "batch_sizes"),

@@ -77,3 +77,23 @@ def test_what_is_no_list_of_cores_is_refused(text: str) -> None:
 def test_cores_that_there_are_not_are_named_at_once(text: str) -> None:
     with pytest.raises(SelectionError, match=r"--edge-cpus names .*; the cores of this process"):
         Options(cpus=text).cpu_list()
+
+
+@pytest.mark.parametrize("word", ["grave", "warn", "fail"])
+def test_vacuous_takes_three_words(word: str) -> None:
+    Options(vacuous=word).check_words()
+    with pytest.raises(SelectionError, match="value of --edge-vacuous"):
+        Options(vacuous=word + "s").check_words()
+
+
+@law
+@given(st.integers(0, 10**6))
+def test_any_number_of_adversarial_inputs_may_be_asked_for(count: int) -> None:
+    assert Options(fuzz=str(count)).fuzz_count() == count
+    assert Options().fuzz_count() is None
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "many", " "])
+def test_adversarial_inputs_are_a_whole_number(text: str) -> None:
+    with pytest.raises(SelectionError, match=r"--edge-fuzz .* is no whole number"):
+        Options(fuzz=text).check_words()

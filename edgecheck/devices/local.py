@@ -165,6 +165,31 @@ class LocalDevice:
         self._sessions[key] = session
         return session
 
+    def reopen(
+        self,
+        key: str,
+        target: Target,
+        path: Path,
+        target_options: Mapping[str, Any],
+        binding: Binding,
+        *,
+        threads: int,
+    ) -> Session:
+        """The file loaded anew into the process of its session, with other threads.
+
+        It is used up by the next `open`, which loads the file as always.
+
+        Raises:
+            ChildError: the runtime refuses the file, or crashes on it.
+        """
+        self._sessions.pop(key, None)
+        child, _ = self._pool.get(f"device:{key}", _driver_service(target))
+        options = {"threads": threads, "optimize": True, "target": dict(target_options)}
+        info = child.call("load", timeout_s=self._timeout_s, path=str(path), options=options)
+        session = Session(child, info, self._timeout_s)
+        session.bind(binding)
+        return session
+
     @contextlib.contextmanager
     def stopwatch(self, target: Target) -> Iterator[Stopwatch]:
         """A fresh process for timing, with the machine to itself."""
