@@ -261,7 +261,7 @@ def judged(judge: Judge) -> Judged:
 
 # key -> what its one line must say
 EXPECTED = {
-    "unlike/ort/fp32/parity": "sqnr_db[logits]|max_relative_error[logits]",
+    "unlike/ort/fp32/parity": "noise_ratio[logits]",
     "unlike/ort/fp32/accuracy": "accuracy_drop",
     "nan/ort/fp32/parity": "the candidate's output 'logits' on random",
     "fixed_batch/ort/fp32/export": "'batch' is declared dynamic, but the file fixes it to 2",
