@@ -162,10 +162,10 @@ def _parse(name: str, value: Quantity) -> float:
 # What a precision may cost where nothing is stated.
 # accuracy_drop: usual costs in the field (post-training int8 1-2 points, QAT 0.5, int4 1-3;
 #   a float export only rounds, which can flip single near-ties: 0.1 points).
-# noise_ratio: over 23 architectures the error of ONNX Runtime, LiteRT and ExecuTorch against the
-#   reference in float64 was 0.1 to 3.5 times the noise of `edgecheck.noise`, the most where XNNPACK
-#   approximates (instance norm, hard swish); in half precision up to 5.3 where it also adds up in
-#   half. 10 leaves both room, and 1e-5 of the largest output in fp32 is beyond it on most models.
+# noise_ratio: over 23 small architectures the error of ONNX Runtime, LiteRT and ExecuTorch against
+#   the reference in float64 was at most 3.5 times the noise of `edgecheck.noise`, the most where
+#   XNNPACK approximates (instance norm, hard swish); that of the bundled models in half precision
+#   at most 5.3 times (ExecuTorch). 10 leaves both room.
 # max_relative_error and sqnr_db of fp32 and fp16 hold only where that noise can't be measured.
 #   Runtimes differ from eager PyTorch by 1e-8 to 7e-6 of the largest output; 1e-4 is an order of
 #   magnitude above that and an order below the usual rtol of 1e-3. Half precision has a unit

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecheck.errors import ChildError
-from edgecheck.targets import Target
+from edgecheck.targets import Target, ort
 
+(_ORT,) = ort.TARGETS
 RUNTIME = "onnxruntime-web@1.30.0"
 _DRIVERS = (
     *("edgecheck.drivers.memory", "edgecheck.drivers.timing", "edgecheck.drivers.common"),
@@ -119,29 +120,16 @@ def _target(name: str, title: str, **settings: Any) -> Target:
         name=name,
         title=title,
         suffix=".onnx",
-        precisions={
-            "fp32": "torch",
-            "fp16": "float",
-            "int8-dynamic": "float",
-            "int8": "float",
-            "int8-qat": "torch",
-            "int4": "float",
-        },
-        packages={
-            "playwright": "playwright",
-            "onnx": "onnx",
-            "onnxruntime": "onnxruntime",
-            "onnxscript": "onnxscript",
-            "onnxconverter_common": "onnxconverter-common",
-        },
+        precisions=_ORT.precisions,
+        packages={"playwright": "playwright", **_ORT.packages},
         distributions=("onnx", "playwright"),
         runtime="onnxruntime-web",
-        tools="edgecheck.targets.ort:OrtTools",
+        tools=_ORT.tools,
         drivers=_DRIVERS,
         driver=_DRIVER,
-        reads=("torch", "onnx", "tensorflow"),
-        from_tensorflow={"int8-qat": ""},
-        shares_files="ort",
+        reads=_ORT.reads,
+        from_tensorflow=_ORT.from_tensorflow,
+        shares_files=_ORT.name,
         lacks=_lacks,
         others=_others,
         **settings,
