@@ -84,6 +84,13 @@ OPTIONS = (
         "a saved adversarial input, below the root directory: the parity check tries it, and no "
         "others of --edge-fuzz",
     ),
+    (
+        "explain",
+        "yes",
+        "yes|no",
+        "whether a parity or accuracy failure names the layer that it comes from, which takes "
+        "some seconds for each candidate. Default: yes",
+    ),
     ("threads", "1", "N", "threads of the runtime while it is timed and weighed. Default: 1"),
     ("cpus", "", "LIST", "cores to time on, as in 0,2-3. Default: all"),
     (
@@ -170,6 +177,7 @@ class Options:
     vacuous: str = "grave"
     fuzz: str = ""
     replay: str = ""
+    explain: str = "yes"
     threads: str = "1"
     cpus: str = ""
     timing_limit: str = "10"
@@ -195,6 +203,7 @@ class Options:
         resolve(self.missing, ("fail", "skip"), "value of --edge-missing")
         resolve(self.noise, ("fail", "warn", "skip"), "value of --edge-noise")
         resolve(self.vacuous, ("grave", "warn", "fail"), "value of --edge-vacuous")
+        resolve(self.explain, ("yes", "no"), "value of --edge-explain")
         resolve(self.reuse, ("yes", "no"), "value of --edge-reuse")
         self.fuzz_count()
         for name in split_names(self.fail_on):

@@ -230,6 +230,7 @@ class Run:
                 lock=self._lock_path,
                 spare=not self._crowded,
                 vacuous=self.options.vacuous,
+                explain=self.options.explain == "yes",
                 fuzz=self.options.fuzz_count(),
                 fuzz_folder=self._root / ".edgecheck/fuzz",
                 replay=self._root / self.options.replay if self.options.replay else None,

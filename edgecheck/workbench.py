@@ -55,6 +55,7 @@ class Settings:
         fuzz: adversarial inputs to try; None for as many as each model says.
         fuzz_folder: where failing ones are kept.
         replay: the saved input that is tried instead.
+        explain: whether to look for the layer that a failed comparison comes from.
     """
 
     cache: Path
@@ -69,6 +70,7 @@ class Settings:
     fuzz: int | None = None
     fuzz_folder: Path = Path(".edgecheck/fuzz")
     replay: Path | None = None
+    explain: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ class Workbench:
         self._devices = Pool(logs, _WARM_DEVICES, spare=settings.spare)
         self.settings = settings
         self.lock = MachineLock(settings.lock)
-        self._once = Once(settings.scratch)
-        self.sources = Sources(self._workers, self._once, settings.timeout_s)
+        self.once = Once(settings.scratch)
+        self.sources = Sources(self._workers, self.once, settings.timeout_s)
         self.device = LocalDevice(
             self._devices,
             settings.timeout_s,
@@ -107,7 +109,7 @@ class Workbench:
         )
         self._builder = Builder(
             self._workers,
-            self._once,
+            self.once,
             Store(settings.cache, settings.scratch),
             self.sources,
             settings.timeout_s,
@@ -175,7 +177,7 @@ class Workbench:
                 sizes.append(samples[1])
             return {"feeds": feeds, "labels": labels, "sizes": sizes}
 
-        return Feeds(**self._once(f"feeds {case.model_name}", produce))
+        return Feeds(**self.once(f"feeds {case.model_name}", produce))
 
     def _samples(self, case: Case, folder: Path) -> tuple[dict[str, str], dict[str, int]] | None:
         """The first of the user's own inputs, from the samples, evaluation or calibration data."""
@@ -230,7 +232,7 @@ class Workbench:
             outputs = session.run([feeds.feeds[index] for index in usable], folder)
             return [usable, outputs]
 
-        usable, outputs = self._once(f"outputs {case.candidate}", produce)
+        usable, outputs = self.once(f"outputs {case.candidate}", produce)
         return dict(zip(usable, outputs, strict=True))
 
     def evaluation_outputs(self, case: Case, directory: Path) -> tuple[dict[str, str], ...]:
@@ -257,7 +259,7 @@ class Workbench:
             assert binding is not None
             return asdict(binding)
 
-        return Binding(**self._once(f"binding {case.candidate}", produce))
+        return Binding(**self.once(f"binding {case.candidate}", produce))
 
     def single_feed(self, case: Case, batch: int = 1) -> dict[str, str]:
         """One inference's inputs: the first sample, or the first random feed.
@@ -281,7 +283,7 @@ class Workbench:
                 )
             return data.save_feed(arrays, folder)
 
-        found: dict[str, str] = self._once(f"single feed {case.candidate} {batch}", produce)
+        found: dict[str, str] = self.once(f"single feed {case.candidate} {batch}", produce)
         return found
 
     def loadable(self, case: Case, batch: int = 1) -> Loadable:
@@ -339,7 +341,7 @@ class Workbench:
         def produce(folder: Path) -> Any:
             return run(feeds, folder, batch_size)
 
-        outputs: list[dict[str, str]] = self._once(f"reference {name} {what}", produce)
+        outputs: list[dict[str, str]] = self.once(f"reference {name} {what}", produce)
         return outputs
 
     def reference_runner(self, case: Case, *, main: bool) -> tuple[str, Runner]:

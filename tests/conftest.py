@@ -119,6 +119,9 @@ def judge(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Judge:
         if not any(argument.startswith("--edge-lock=") for argument in arguments):
             # Workers that run other tests need not wait for this one's timing.
             command.append(f"--edge-lock={cache.with_name('machine.lock')}")
+        if not any(argument.startswith("--edge-explain=") for argument in arguments):
+            # Seconds for each failure, and most tests are about others.
+            command.append("--edge-explain=no")
         if not any(argument.startswith("--edge-history=") for argument in arguments):
             command.append("--edge-history=none")
         # A run of its own: it must not take itself for a worker of this one.

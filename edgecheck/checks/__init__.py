@@ -10,11 +10,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 from edgecheck.errors import ChildError, EdgecheckError
-from edgecheck.verdict import Outcome, Verdict
+from edgecheck.verdict import Outcome, Verdict, extended
 
 if TYPE_CHECKING:
     from edgecheck.case import Case
     from edgecheck.workbench import Workbench
+
+# Failures of these have a layer that they come from.
+_LOCALIZED = ("parity", "accuracy")
 
 
 def run_check(name: str, workbench: Workbench, case: Case) -> Verdict:
@@ -36,4 +39,9 @@ def run_check(name: str, workbench: Workbench, case: Case) -> Verdict:
             failures=(reason,),
             details=f"what the process printed last:\n{tail}" if tail else "",
         )
+    failed = verdict.outcome is Outcome.FAILED
+    if failed and name in _LOCALIZED and workbench.settings.explain:
+        from edgecheck.checks import localizing
+
+        verdict = extended(verdict, localizing.measure(workbench, case))
     return verdict

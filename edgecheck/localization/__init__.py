@@ -10,6 +10,5 @@ whose inputs agree and whose output does not is named (`judgement`). `locate` ti
 from __future__ import annotations
 
 from edgecheck.localization.locate import Localization, localize, unavailable
-from edgecheck.localization.telling import summary
 
-__all__ = ["Localization", "localize", "summary", "unavailable"]
+__all__ = ["Localization", "localize", "unavailable"]

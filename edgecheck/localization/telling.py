@@ -9,33 +9,14 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from edgecheck.errors import EdgecheckError
-from edgecheck.localization.locate import Localization, localize, unavailable
+from edgecheck.localization.locate import Localization
 from edgecheck.localization.trace import Step
-
-if TYPE_CHECKING:
-    from edgecheck.case import Case
-    from edgecheck.workbench import Workbench
 
 TITLES = ("", "layer", "operator", "shape", "error before -> after", "of the candidate")
 # Layers that are shown before and after the first broken one.
 _BEFORE, _AFTER = 4, 6
 _LONGEST_MODULE = 34
-
-
-def summary(workbench: Workbench, case: Case) -> str:
-    """Where a candidate departs from its reference, in one or two lines; never raises.
-
-    For the text of a failed check. Empty where the candidate can't be looked into.
-    """
-    if unavailable(case):
-        return ""
-    try:
-        return sentence(localize(workbench, case))
-    except EdgecheckError as error:
-        return f"where it broke could not be found: {error}"
 
 
 def percent(error: float | None) -> str:
