@@ -6,8 +6,9 @@ Runs in a child process. Not for a runtime's own way of telling: see the `candid
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,16 @@ class Tracer(Driver):
 
     # What a reader should know of how it looks, or "".
     note = ""
+    # By precision, how many times the rounding of an operator its kernels are known to make, where
+    # they keep sums in less than single precision.
+    slack: Mapping[str, float] = MappingProxyType({})
 
     @abc.abstractmethod
     def _observed(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
         """One inference: all float tensors in the order of execution, and the outputs."""
 
     def trace(self, *, feeds: list[dict[str, str]], directory: str) -> dict[str, Any]:
-        """Run feeds, each one call; return ``tensors``, ``outputs`` and ``note`` as plain data."""
+        """Run feeds, each one call; return ``tensors``, ``outputs``, ``note`` and ``slack``."""
         calls, returned = [], []
         for feed in feeds:
             seen, outputs = self._observed(self._load_feed(feed))
@@ -38,6 +42,7 @@ class Tracer(Driver):
             "tensors": save_candidate(calls, folder),
             "outputs": save_outputs(returned, folder),
             "note": self.note,
+            "slack": dict(self.slack),
         }
 
 

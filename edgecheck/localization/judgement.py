@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from edgecheck.localization.matching import Pair
 from edgecheck.localization.trace import INPUT, Step
@@ -80,13 +81,20 @@ class Judgement:
     from_input: bool = False
 
 
-def tolerances(steps: Sequence[Step], precision: str, *, sharp: bool = False) -> list[float]:
+def tolerances(
+    steps: Sequence[Step],
+    precision: str,
+    *,
+    slack: Mapping[str, float] = MappingProxyType({}),
+    sharp: bool = False,
+) -> list[float]:
     """The error up to which each step agrees.
 
     Args:
+        slack: see `edgecheck.localization.candidate.Tracer`.
         sharp: whether something is known to be broken, and only where is asked.
     """
-    multiple = MULTIPLE.get(precision, _QUANTIZED_MULTIPLE)
+    multiple = slack.get(precision, 1.0) * MULTIPLE.get(precision, _QUANTIZED_MULTIPLE)
     floor = FLOOR.get(precision, _SHARP_QUANTIZED_FLOOR if sharp else _QUANTIZED_FLOOR)
     unknown = _UNKNOWN_NOISE.get(precision, _QUANTIZED_UNKNOWN_NOISE)
     return [

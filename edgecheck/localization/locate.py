@@ -37,9 +37,9 @@ _TRACERS = {
     "ort-webgpu": _ORT,
     "tflite": "edgecheck.localization.candidate_tflite:LiteRTTracer",
     "coreml": "edgecheck.localization.candidate_coreml:CoreMLTracer",
+    "executorch": "edgecheck.localization.candidate_executorch:ExecutorchTracer",
 }
 _UNAVAILABLE = {
-    "executorch": "ExecuTorch's delegates keep their intermediate tensors to themselves",
     "trt": "a TensorRT engine runs on its GPU only, and keeps its intermediate tensors to itself",
 }
 # In error power: inputs that show the error a tenth as well as others serve as well.
@@ -132,7 +132,7 @@ def localize(
     progress("matching layers")
     steps = tuple(map(traces.step, reference["steps"]))
     tensors = tuple(map(traces.tensor, candidate["tensors"]))
-    judged, limits = judge_traces(steps, tensors, case.precision)
+    judged, limits = judge_traces(steps, tensors, case.precision, candidate["slack"])
     real = _real_outputs(workbench, case, feeds, folder)
     errors = _output_errors(reference["outputs"], real["candidate"])
     traced = _output_errors(reference["outputs"], candidate["outputs"])
@@ -155,16 +155,19 @@ def localize(
 
 
 def judge_traces(
-    steps: Sequence[traces.Step], tensors: Sequence[traces.Tensor], precision: str
+    steps: Sequence[traces.Step],
+    tensors: Sequence[traces.Tensor],
+    precision: str,
+    slack: Mapping[str, float],
 ) -> tuple[Judgement, list[float]]:
-    """The judgement of two traces, and the error up to which each step agrees."""
+    """The judgement of two traces, and the error up to which each step agrees (`Tracer.slack`)."""
     left = [traces.load(item.path) for item in steps]
     right = [traces.load(item.path) for item in tensors]
     pairs = matching.refined(matching.find_pairs(left, right), left, right)
-    limits = judgement.tolerances(steps, precision)
+    limits = judgement.tolerances(steps, precision, slack=slack)
     judged = judgement.judge(steps, pairs, limits)
     if judged.broken:
-        sharp = judgement.tolerances(steps, precision, sharp=True)
+        sharp = judgement.tolerances(steps, precision, slack=slack, sharp=True)
         sharper = judgement.judge(steps, pairs, sharp)
         judged = sharper if sharper.stands_out else judged
     return judged, limits
@@ -182,12 +185,12 @@ def _kind(
         return "capture"
     if permuted:
         return "outputs"
+    if judged.broken and judged.stands_out:
+        return "input" if judged.from_input else "layer"
     if all(error <= limit for error in own.values()):
         return "none"
     if judged.broken:
-        if not judged.stands_out:
-            return "spread"
-        return "input" if judged.from_input else "layer"
+        return "spread"
     inside = max(row.get(name, float("inf")) for name, row in traced.items())
     return "runtime" if inside <= limit else "outputs"
 
@@ -213,12 +216,11 @@ def worst_feeds(workbench: Workbench, case: Case, folder: Path) -> tuple[list[di
     powers = {
         index: _row_errors(outputs, expected[index], case) for index, outputs in results.items()
     }
-    quantized = case.precision not in ("fp32", "fp16")
     sampled = [index for index in results if feeds.labels[index] == "samples"]
     # Quantizers are made for the data: see the parity check.
     worst = max(power for power, _ in powers.values())
     bad = [index for index, (power, _) in powers.items() if power * _MUCH_WORSE >= worst]
-    if quantized and sampled:
+    if sampled and case.precision not in ("fp32", "fp16"):
         chosen = sampled[0]
     else:  # samples where they show it, else as many rows as there are
         chosen = max(bad, key=lambda index: (index in sampled, len(powers[index][1])))

@@ -147,7 +147,12 @@ def bench(name: str, folder: Path, seed: int = 0) -> Bench:
     return Bench(folder, network.layers, feeds)
 
 
-TRACERS = {"ort": "OrtTracer", "tflite": "LiteRTTracer", "coreml": "CoreMLTracer"}
+TRACERS = {
+    "ort": "OrtTracer",
+    "tflite": "LiteRTTracer",
+    "coreml": "CoreMLTracer",
+    "executorch": "ExecutorchTracer",
+}
 
 
 def judged(
@@ -170,7 +175,7 @@ def judged(
     found = tracer.trace(feeds=made.feeds, directory=str(folder))
     tensors = tuple(map(traces.tensor, found["tensors"]))
     outputs = np.load(found["outputs"]["scores"])
-    return locate.judge_traces(steps, tensors, precision)[0], outputs
+    return locate.judge_traces(steps, tensors, precision, found["slack"])[0], outputs
 
 
 def distance(made: Bench, steps: tuple[traces.Step, ...], found: Judgement, layer: str) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgecheck.localization.judgement import tolerances
-from tests.localization import editing, planting
+from tests.localization import editing, editing_executorch, planting
 from tests.localization.planting import Bench
 
 pytest.importorskip("torch")
@@ -18,8 +18,14 @@ FAULTS = {
     "ort": editing.onnx_faults,
     "tflite": editing.tflite_faults,
     "coreml": editing.coreml_faults,
+    "executorch": editing_executorch.executorch_faults,
 }
-PACKAGES = {"ort": "onnxruntime", "tflite": "ai_edge_litert", "coreml": "coremltools"}
+PACKAGES = {
+    "ort": "onnxruntime",
+    "tflite": "ai_edge_litert",
+    "coreml": "coremltools",
+    "executorch": "executorch",
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,8 @@ def benches(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]:
         ("tflite", "convolutional", "fp32", 10),
         ("tflite", "encoder", "int8", 15),
         ("coreml", "encoder", "fp16", 10),
+        ("executorch", "convolutional", "fp32", 8),
+        ("executorch", "encoder", "int8", 20),
     ],
 )
 def test_the_broken_layer_or_its_neighbour_is_named(
