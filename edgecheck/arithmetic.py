@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from edgecheck.capturing import SimulationError, story
 from edgecheck.drivers.torch import name_outputs, select_outputs
+from edgecheck.names import layer_of
 
-Infer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+Infer = Callable[..., dict[str, np.ndarray]]
 _aten = torch.ops.aten
 # Operators whose operands a quantizer rounds: positions of the operands. What is a weight among
 # them is told by its storage.
@@ -50,6 +52,7 @@ def simulator(
             rounds what it gives to half precision, IEEE 754 binary16); or ``"quantized"`` with
             ``weight_bits``, ``activation_bits`` and ``activations`` (``"none"``, ``"dynamic"`` or
             ``"static"``): symmetric weights per output channel, asymmetric activations per tensor.
+            That function also takes ``keep``, names of layers that stay in float.
         calibration: samples that show the ranges of static activations.
 
     Raises:
@@ -60,9 +63,9 @@ def simulator(
     kind = arithmetic["kind"]
 
     def guarded(call: Infer) -> Infer:
-        def infer(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def infer(inputs: Mapping[str, np.ndarray], **keeping: Any) -> dict[str, np.ndarray]:
             try:
-                return call(inputs)
+                return call(inputs, **keeping)
             except SimulationError:
                 raise
             except Exception as error:
@@ -106,14 +109,18 @@ def _quantized(
     calibration: Mapping[str, np.ndarray] | None,
 ) -> Infer:
     state = _state(module, lambda tensor: tensor)
-    weights = {tensor.untyped_storage().data_ptr() for tensor in state.values()}
+    weights = {
+        tensor.untyped_storage().data_ptr(): layer_of(name) for name, tensor in state.items()
+    }
     ranges: dict[tuple[int, int], tuple[float, float]] = {}
 
-    def run(inputs: Mapping[str, np.ndarray], *, watch: bool) -> dict[str, np.ndarray]:
-        with _Quantizing(scheme, weights, ranges, watch=watch) as quantizing:
+    def run(
+        inputs: Mapping[str, np.ndarray], *, watch: bool = False, keep: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        with _Quantizing(scheme, weights, ranges, frozenset(keep), watch=watch) as quantizing:
             returned = _call(module, state, inputs, lambda tensor: tensor)
         tensors = quantizing.outputs(select_outputs(returned, list(outputs)))
-        if not (watch or quantizing.quantized):
+        if not (watch or quantizing.quantized or keep):
             raise SimulationError("the model has no convolution or matrix product with weights")
         return name_outputs(tensors, list(outputs))
 
@@ -126,7 +133,7 @@ def _quantized(
             raise SimulationError(
                 f"on the calibration data the model raised {story(error)}"
             ) from error
-    return lambda inputs: run(inputs, watch=False)
+    return run
 
 
 def _state(module: torch.nn.Module, convert: Any) -> dict[str, torch.Tensor]:
@@ -231,39 +238,70 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Operands are rounded to the levels of a scheme, or their ranges watched.
 
     Args:
-        weights: addresses of the storages that are parameters.
+        weights: layers by the addresses of the storages that are their parameters.
         ranges: of static activations, by position of the call and of the operand.
+        keep: layers in float. What lies between two of them is too: a quantized operator gives
+            quantized values, and so does one without weights after a quantized one.
     """
 
     def __init__(
         self,
         scheme: Mapping[str, Any],
-        weights: set[int],
+        weights: Mapping[int, str],
         ranges: dict[tuple[int, int], tuple[float, float]],
+        keep: frozenset[str] = frozenset(),
         *,
         watch: bool,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._scheme, self._weights, self._ranges, self._watch = scheme, weights, ranges, watch
+        self._keep = keep
+        # The nearest layers before each tensor.
+        self._sources = WeakTensorKeyDictionary()
         self._calls = 0
         self.quantized = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        sources = self._before((args, kwargs)) if self._keep else frozenset()
         if func in _OPERANDS:
             self._calls += 1
+            layer = next((name for item in args if (name := self._layer(item)) is not None), None)
+            kept = bool(sources) and sources <= self._keep if layer is None else layer in self._keep
+            sources = sources if layer is None else frozenset([layer])
             new = list(args)
             for position in _OPERANDS[func]:
                 operand = args[position]
                 if not (isinstance(operand, torch.Tensor) and operand.is_floating_point()):
                     continue
-                if operand.untyped_storage().data_ptr() in self._weights:
-                    new[position] = self._weight(operand, -1 if func in _LAST else 0)
-                else:
+                if self._layer(operand) is not None:
+                    new[position] = (
+                        operand if kept else self._weight(operand, -1 if func in _LAST else 0)
+                    )
+                elif not (kept and self._comes_in_float(operand)):
                     new[position] = self._activation(operand, position)
             args = tuple(new)
-        return func(*args, **(kwargs or {}))
+        returned = func(*args, **(kwargs or {}))
+        if self._keep:
+            for item in tree_leaves(returned):
+                if isinstance(item, torch.Tensor):
+                    self._sources[item] = sources
+        return returned
+
+    def _layer(self, operand: Any) -> str | None:
+        if not isinstance(operand, torch.Tensor):
+            return None
+        return self._weights.get(operand.untyped_storage().data_ptr())
+
+    def _before(self, values: Any) -> frozenset[str]:
+        tensors = [item for item in tree_leaves(values) if isinstance(item, torch.Tensor)]
+        known = [self._sources[item] for item in tensors if item in self._sources]
+        return frozenset().union(*known)
+
+    def _comes_in_float(self, tensor: torch.Tensor) -> bool:
+        static = self._scheme["activations"] == "static"
+        return not static or self._before(tensor) <= self._keep
 
     def outputs(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         """The model's outputs, which static files hold quantized too."""
@@ -271,7 +309,9 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return tensors
         self._calls = -1
         return [
-            self._activation(tensor, position) if tensor.is_floating_point() else tensor
+            self._activation(tensor, position)
+            if tensor.is_floating_point() and not (self._keep and self._comes_in_float(tensor))
+            else tensor
             for position, tensor in enumerate(tensors)
         ]
 

@@ -24,7 +24,7 @@ from edgecheck.once import Once
 from edgecheck.process import Child, Pool, Service
 from edgecheck.sources import Sources, dimension_ranges, existing
 from edgecheck.store import Store, digest_of, file_sha256
-from edgecheck.targets import Target, find_target
+from edgecheck.targets import Target, find_target, kept
 
 # Hushes the converters' progress bars and start-up banners.
 _QUIET = {
@@ -84,6 +84,9 @@ class Builder:
 
         def produce(folder: Path) -> Any:
             declared = case.artifact
+            own = declared is not None or (builder is not None and not case.variant)
+            if own and _build_options(case).get(kept.OPTION):
+                raise ArtifactError(_not_built(case))
             if declared is not None:
                 return self._found(existing(declared.path, "artifact"), case)
             if builder is not None and not case.variant:
@@ -141,6 +144,8 @@ class Builder:
         calibration = None
         if precision in CALIBRATED:
             calibration = self._sources.data(case.model_name, model, "calibration")
+        options = _build_options(case)
+        program = self._layer_names(case) if options.get(kept.OPTION) else {}
         key = digest_of(
             {
                 "source": source_digest,
@@ -150,7 +155,8 @@ class Builder:
                 "outputs": list(model.outputs),
                 "dims": dimension_ranges(model),
                 "calibration": calibration and calibration["sha256"],
-                "options": case.options,
+                "options": options,
+                "layer_names": program.get("digest", ""),
                 **self._recipe(target),
             }
         )
@@ -159,22 +165,15 @@ class Builder:
             self._tools(target).call(
                 "build",
                 timeout_s=self._timeout_s,
-                precision=precision,
-                source=str(source),
-                output=str(path),
-                inputs=[item.name for item in model.inputs],
-                outputs=list(model.outputs),
                 calibration=calibration and calibration["inputs"],
-                example=self._example(model, folder),
-                options=case.options,
-                dims=dimension_ranges(model),
+                **self._request(case, source, path, folder, program),
             )
             if not _written(path):
                 raise ArtifactError(f"the {target.name} {precision} build wrote no file")
             return {**_sizes([path]), "contents": self._inspect(path, case)}
 
         file_name = f"{_file_stem(case)}{target.suffix}"
-        entry = self._store.get_or_build(key, file_name, case.candidate, build)
+        entry = self._store.get_or_build(key, file_name, replace(case, trial="").candidate, build)
         return {
             "path": str(entry.path),
             "sha256": entry.sha256,
@@ -183,12 +182,62 @@ class Builder:
             **entry.facts,
         }
 
+    def _request(
+        self, case: Case, source: Path, output: Path, folder: Path, program: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What a target's tools are asked for, but for the calibration data."""
+        model = case.model
+        return {
+            "precision": case.precision,
+            "source": str(source),
+            "output": str(output),
+            "inputs": [item.name for item in model.inputs],
+            "outputs": list(model.outputs),
+            "example": self._example(model, folder),
+            "options": _build_options(case),
+            "dims": dimension_ranges(model),
+            **({"program": program["path"]} if program else {}),
+        }
+
+    def _layer_names(self, case: Case) -> dict[str, Any]:
+        """The program that names a candidate's layers; {} where its file's operators do."""
+        if case.model.source is None and not case.variant:
+            return {}
+        if self._sources.kind(*_program_source(case), case.model) != "torch":
+            return {}
+        return self._sources.program(*_program_source(case), case.model)
+
+    def layers(self, case: Case) -> list[str]:
+        """The layers that ``keep_float`` may name for a candidate.
+
+        Raises:
+            EdgecheckError: its file is not built here, or its target has no such option.
+        """
+        if case.target.shares_files:
+            return self.layers(replace(case, target=find_target(case.target.shares_files)))
+        builder = find_builder(case.model, case.target.name, case.precision)
+        if case.artifact or (builder is not None and not case.variant):
+            raise ArtifactError(_not_built(case))
+        if kept.OPTION not in case.target.options:
+            raise ArtifactError(f"{case.target.name} has no option {kept.OPTION}")
+
+        def produce(folder: Path) -> Any:
+            source, _ = self._build_source(case)
+            program = self._layer_names(case)
+            request = self._request(case, source, folder / "unwritten", folder, program)
+            return self._tools(case.target).call(
+                "layers", timeout_s=self._timeout_s, calibration=None, **request
+            )
+
+        found: list[str] = self._once(f"layers {case.candidate}", produce)
+        return found
+
     def _build_source(self, case: Case) -> tuple[Path, str]:
         """The file that a build starts from, and its digest: a program or the fp32 file."""
         made_from = self._made_from(case)
         if made_from in ("float", "onnx"):
             maker = find_target("ort") if made_from == "onnx" else case.target
-            built = self.built(replace(case, target=maker, precision="fp32"))
+            built = self.built(replace(case, target=maker, precision="fp32", trial=""))
             return built.path, built.sha256
         program = self._sources.program(*_program_source(case), case.model)
         return Path(program["path"]), program["digest"]
@@ -257,10 +306,24 @@ def qat_name(case: Case) -> str:
     return f"{case.model_name} qat {case.target.name}" if each else f"{case.model_name} qat"
 
 
+def _not_built(case: Case) -> str:
+    return f"{case.candidate} is a file of your own: {kept.OPTION} is for those built here"
+
+
+def _build_options(case: Case) -> dict[str, Any]:
+    """The target's options, without what is kept in float at other precisions."""
+    options = dict(case.options)
+    if kept.OPTION in options:
+        names = options[kept.OPTION].get(kept.key(case.variant, case.precision), ())
+        options[kept.OPTION] = {case.precision: sorted(set(names))} if names else {}
+    return options
+
+
 def _file_stem(case: Case) -> str:
     """A file name of the candidate's words, safe on every system."""
     return "".join(
-        letter if letter.isalnum() or letter in "-_" else "-" for letter in case.candidate
+        letter if letter.isalnum() or letter in "-_" else "-"
+        for letter in replace(case, trial="").candidate
     )
 
 

@@ -33,6 +33,7 @@ class Case:
         model_name: what reports call the model.
         variant: the variant's name, or "" for the model itself.
         unsupported: why the target can't have the precision that was asked for, or "".
+        trial: what tells it from the declared candidate, where something is tried with it.
     """
 
     model_name: str
@@ -43,6 +44,7 @@ class Case:
     budget: Budget = field(repr=False)
     profile: Profile | None = field(default=None, repr=False)
     unsupported: str = ""
+    trial: str = ""
 
     @property
     def id(self) -> str:
@@ -54,7 +56,8 @@ class Case:
     def candidate(self) -> str:
         """The stable name of what is judged: model, variant, target and precision."""
         name = f"{self.model_name}:{self.variant}" if self.variant else self.model_name
-        return f"{name}/{self.target.name}/{self.precision}"
+        trial = f" {self.trial}" if self.trial else ""
+        return f"{name}/{self.target.name}/{self.precision}{trial}"
 
     @property
     def artifact(self) -> Artifact | None:

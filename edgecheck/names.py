@@ -39,6 +39,11 @@ def resolve(given: str, known: Iterable[str], what: str, aliases: Mapping[str, s
     raise SelectionError(f"unknown {what} {given!r}{hint} (known: {', '.join(known)})")
 
 
+def layer_of(parameter: str) -> str:
+    """The layer that a parameter belongs to: its module's path, or its own name at the root."""
+    return parameter.rpartition(".")[0] or parameter
+
+
 def split_names(text: str) -> list[str]:
     """The names in a comma-separated list, in order, without blanks and repeats."""
     return list(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))

@@ -27,7 +27,7 @@ from edgecheck.names import CHECKS, PRECISIONS, resolve
 from edgecheck.options import Options
 from edgecheck.report import record as records
 from edgecheck.store import Store
-from edgecheck.targets import Target, all_targets
+from edgecheck.targets import Target, all_targets, kept
 from edgecheck.units import parse_quantity
 
 if TYPE_CHECKING:
@@ -363,6 +363,9 @@ def _check_target_options(model: Model) -> None:
             resolve(option, target.options, f"option of {name}")
         if problem := target.check_options({**target.options, **given}):
             raise DeclarationError(f"target_options of {name}: {problem}")
+        for key in given.get(kept.OPTION, {}):
+            if variant := key.rpartition("/")[0]:
+                resolve(variant, model.variants, f"variant in {kept.OPTION} of {name}")
 
 
 def _model_name(class_name: str) -> str:

@@ -17,6 +17,7 @@ import cloudpickle
 import numpy as np
 
 from edgecheck import scoring
+from edgecheck.agreement import Agreement
 from edgecheck.capturing import Live, SimulationError, user_frame
 from edgecheck.child import one_line
 from edgecheck.data import materialize
@@ -101,11 +102,7 @@ class SourceService(Driver):
         or "".
         """
         assert self._current is not None
-        samples = None
-        if calibration:
-            samples = {
-                name: np.load(path, allow_pickle=False) for name, path in calibration.items()
-            }
+        samples = _loaded_arrays(calibration) if calibration else None
         try:
             self._infer_with = self._current.simulator(arithmetic, samples)
             return {"outputs": self.run(feeds), "reason": ""}
@@ -113,6 +110,45 @@ class SourceService(Driver):
             return {"outputs": [], "reason": str(error)}
         finally:
             self._infer_with = None
+
+    def simulate_keeping(
+        self,
+        arithmetic: dict[str, Any],
+        keeps: list[list[str]],
+        feeds: list[dict[str, str]],
+        references: list[dict[str, str]],
+        calibration: dict[str, str] | None,
+    ) -> list[dict[str, float]]:
+        """SQNR of each output in dB in simulated quantization, for each choice of float layers.
+
+        Args:
+            arithmetic: of kind ``"quantized"`` (see `edgecheck.arithmetic.simulator`).
+            keeps: names of the layers that stay in float, each time.
+            feeds, references: .npy paths by input and by output, for each call.
+
+        Raises:
+            SimulationError: the source does not run so; the message says why.
+        """
+        assert self._current is not None
+        samples = _loaded_arrays(calibration) if calibration else None
+        infer: Any = self._current.simulator(arithmetic, samples)
+        found = []
+        for keep in keeps:
+            agreements = {name: Agreement() for name in self._outputs}
+            for feed, reference in zip(feeds, references, strict=True):
+                given = infer(_loaded_arrays(feed), keep=keep)
+                for name, values in _loaded_arrays(reference).items():
+                    both = given[name], values
+                    if values.dtype.kind == "f" and all(np.isfinite(item).all() for item in both):
+                        agreements[name].add(*both, "", classes=False)
+            found.append(
+                {
+                    name: agreement.metrics()["sqnr_db"]
+                    for name, agreement in agreements.items()
+                    if agreement.worst
+                }
+            )
+        return found
 
     def capture(self, folder: str, dims: dict[str, tuple[int, int]]) -> dict[str, str]:
         """Write the program into a folder; return its ``path`` and ``digest``."""
@@ -277,6 +313,10 @@ def _open_model(made: Any, inputs: list[Input], outputs: list[str], what: str) -
         f"{what} returned a {type(made).__name__}, not a torch.nn.Module, a Keras model or a "
         "tf.Module"
     )
+
+
+def _loaded_arrays(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
+    return {name: np.load(path, allow_pickle=False) for name, path in paths.items()}
 
 
 def _input(item: Mapping[str, Any]) -> Input:

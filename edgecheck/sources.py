@@ -204,6 +204,38 @@ class Sources:
         )
         return found
 
+    def simulate_keeping(
+        self,
+        name: str,
+        source: Source,
+        model: Model,
+        folder: Path,
+        arithmetic: Mapping[str, Any],
+        keeps: Sequence[Sequence[str]],
+        feeds: Sequence[Mapping[str, str]],
+        references: Sequence[Mapping[str, str]],
+    ) -> list[dict[str, float]]:
+        """SQNR of each output with layers kept in float, simulated; see `edgecheck.source`.
+
+        Raises:
+            ChildError: the source can't be run so.
+        """
+        calibration = None
+        if arithmetic.get("activations") == "static" and model.calibration is not None:
+            files = self.data(name.partition(":")[0], model, "calibration")
+            calibration = data.save_feed(_spread(files, model), folder / "calibration")
+        child, _ = self._source_child(name, source, model)
+        found: list[dict[str, float]] = child.call(
+            "simulate_keeping",
+            timeout_s=self._timeout_s,
+            arithmetic=dict(arithmetic),
+            keeps=[list(keep) for keep in keeps],
+            feeds=[dict(feed) for feed in feeds],
+            references=[dict(reference) for reference in references],
+            calibration=calibration,
+        )
+        return found
+
     def compare(
         self,
         evaluation: Evaluation,

@@ -125,6 +125,10 @@ class Workbench:
         """The candidate's model file, built if need be (see `Builder.built`)."""
         return self._builder.built(case)
 
+    def layers(self, case: Case) -> list[str]:
+        """The layers that ``keep_float`` may name (see `Builder.layers`)."""
+        return self._builder.layers(case)
+
     def data(self, case: Case, what: str) -> dict[str, Any]:
         """The files of the model's data (see `Sources.data`)."""
         return self.sources.data(case.model_name, case.model, what)

@@ -188,3 +188,30 @@ def test_a_module_that_raises_is_named():
 
     with pytest.raises(SimulationError, match="in float64 the model raised TypeError: float32"):
         run(Broken(), {"x": np.ones((1, 2), np.float32)}, {"kind": "float64"})
+
+
+class TwoLayers(nn.Module):
+    """Between the layers one channel is a thousand times as large as the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(32, 16), nn.Linear(16, 8)
+        with torch.no_grad():
+            self.first.weight[0] *= 1000
+            self.second.weight[:, 0] /= 1000
+
+    def forward(self, input):
+        return self.second(torch.relu(self.first(input)))
+
+
+def test_what_lies_between_layers_is_rounded_unless_both_stay_in_float():
+    module = made(TwoLayers)
+    static = {**INT8, "activations": "static"}
+    infer = simulator(module, ["y"], static, MLP)
+    exact = module(torch.from_numpy(MLP["input"])).detach().numpy()
+    assert np.array_equal(infer(MLP, keep=["first", "second"])["y"], exact)
+    for keep in ((), ("first",), ("second",)):
+        assert db(infer(MLP, keep=keep)["y"], exact) < 25
+    dynamic = simulator(module, ["y"], {**INT8, "activations": "dynamic"}, None)
+    assert db(dynamic(MLP, keep=["first"])["y"], exact) < 25
+    assert db(dynamic(MLP, keep=["second"])["y"], exact) > 35

@@ -41,6 +41,12 @@ def add(commands: Any) -> None:
         "candidate", metavar="MODEL/TARGET/PRECISION", help="such as digits/tflite/int8"
     )
     explain.add_argument("--all", action="store_true", help="show all layers")
+    explain.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="of a quantized candidate: which layers, kept in float, bring it inside its limits; "
+        "exit code 0 if it is inside, or some do",
+    )
     explain.add_argument("--json", action="store_true", help="print JSON")
     explain.set_defaults(run=_run)
 
@@ -154,6 +160,8 @@ def _explain(run: Run, case: Case, options: argparse.Namespace) -> int:
         raise EdgecheckError(f"{case.candidate}: {case.unsupported}")
     if reason := case.target.missing():
         raise EdgecheckError(f"{case.candidate}: {reason}")
+    if options.sensitivity:
+        return _sensitivity(run, case, options)
     found = locate.localize(run.workbench, case, _progress)
     _progress("")
     if options.json:
@@ -171,6 +179,25 @@ def _explain(run: Run, case: Case, options: argparse.Namespace) -> int:
     table = telling.rows(found, everything=options.all)
     print_lines([*lines, "", *table_lines(telling.TITLES, table)])
     return 0 if found.kind == "none" else 1
+
+
+def _sensitivity(run: Run, case: Case, options: argparse.Namespace) -> int:
+    from edgecheck.localization import sensitivity, telling
+    from edgecheck.localization import sensitivity_telling as words
+
+    found = sensitivity.find(run.workbench, case, _progress)
+    _progress("")
+    status = 0 if found.kind in ("holds", "found") else 1
+    if options.json:
+        print(json.dumps(words.as_data(found, case), indent=1))
+        return status
+    lines: list[str] = []
+    for line in words.sentences(found, case):
+        # What is to be copied stays on its line.
+        lines += [line] if line.startswith(" ") else telling.shortened([line])
+    table = table_lines(*words.table(found, everything=options.all))
+    print_lines([*lines, "", *table, "", *words.legend(found, everything=options.all)])
+    return status
 
 
 def _progress(text: str) -> None:

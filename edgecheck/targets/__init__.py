@@ -45,6 +45,8 @@ class Target:
         reads: the kinds of source that it is built from: ``"torch"``, ``"onnx"``, ``"tensorflow"``.
         shares_files: the target whose files it runs, where it has none of its own.
         keeps_dynamic_batch: whether its files keep a dynamic batch; else they are fixed to one.
+        repeats: whether the same call on one thread gives the same result; else, as on a GPU, that
+            of another order of sums.
         options: what `Model.target_options` may say about it, with the defaults; plain data.
         check_options: what is wrong with such options, all of them given, or "".
         lacks: what else than packages this machine lacks to build, and what would help, or "".
@@ -71,6 +73,7 @@ class Target:
     reads: tuple[str, ...] = ("torch",)
     shares_files: str = ""
     keeps_dynamic_batch: bool = True
+    repeats: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     check_options: Callable[[Mapping[str, Any]], str] = lambda options: ""
     lacks: Callable[[], str] = lambda: ""
@@ -156,6 +159,7 @@ class BuildRequest:
             no dynamic batch.
         options: of the target, all of them.
         dims: smallest and largest size of each named dimension of the inputs.
+        program: the .pt2 program that names the layers of ``keep_float``; "" where there is none.
     """
 
     precision: str
@@ -167,6 +171,7 @@ class BuildRequest:
     example: dict[str, str]
     options: dict[str, Any] = field(default_factory=dict)
     dims: dict[str, tuple[int, int]] = field(default_factory=dict)
+    program: str = ""
 
 
 class Tools(abc.ABC):
@@ -175,6 +180,14 @@ class Tools(abc.ABC):
     def build(self, **request: Any) -> None:
         """Write a model file: the fields of a `BuildRequest`, as plain data."""
         self.write(BuildRequest(**request))
+
+    def layers(self, **request: Any) -> list[str]:
+        """The layers that ``keep_float`` may name for a build (see `edgecheck.targets.kept`)."""
+        return self.find_layers(BuildRequest(**request))
+
+    def find_layers(self, request: BuildRequest) -> list[str]:
+        """The same; for targets that have the option."""
+        return []
 
     @abc.abstractmethod
     def write(self, request: BuildRequest) -> None:
@@ -189,7 +202,9 @@ class Tools(abc.ABC):
         storage type: float32, float16, int8, int4 ...); where the file can be read
         ``activation_memory`` (see `edgecheck.arena.describe`; or ``unplanned``, why there is no
         plan); and where there are any ``external_files``, names of the files beside it that belong
-        to it; ``lint``, the warnings among them that a budget may forbid (``lint_findings``);
+        to it; ``layers``, those with constant weights by whether they are computed in ``integer``
+        or ``float`` (lists of their names; activations that are quantized at run time are float
+        ones); ``lint``, the warnings among them that a budget may forbid (``lint_findings``);
         ``not_inspected``, why this machine can't look into it.
         """
 

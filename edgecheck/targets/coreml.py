@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgecheck.targets import BuildRequest, Target, Tools
+from edgecheck.targets import BuildRequest, Target, Tools, coreml_kept, kept
 from edgecheck.targets.torch_program import export_fixed
 
 # ML Programs exist since iOS15; macOS 12 to 15 and 26 have the same operators.
@@ -27,6 +27,7 @@ _DEFAULT_TARGETS = {"int4": "iOS18"}
 _BLOCK = 32
 # coremltools leaves weights of fewer elements as they are (its own default is 2048).
 _LEAST_WEIGHTS = 64
+KEEPS_FLOAT = ("int8", "int8-weights", "int4")
 _METADATA = ("author", "short_description", "license", "version")
 _OFF_MACOS = (
     "Core ML itself runs on macOS only; here the reference executor shows what the file computes, "
@@ -61,7 +62,7 @@ def check_options(options: Mapping[str, Any]) -> str:
         return "labels repeat"
     if unknown := sorted(set(options["metadata"]) - set(_METADATA)):
         return f"metadata has {unknown}; it may have {', '.join(_METADATA)}"
-    return ""
+    return kept.option_problem(options, KEEPS_FLOAT)
 
 
 TARGETS = (
@@ -87,12 +88,14 @@ TARGETS = (
         driver="edgecheck.drivers.coreml:CoreMLDriver",
         reads=("torch", "tensorflow"),
         keeps_dynamic_batch=False,
+        repeats=sys.platform != "darwin",
         options={
             "deployment_target": "",
             "compute_units": "all",
             "images": {},
             "labels": [],
             "metadata": {},
+            kept.OPTION: {},
         },
         check_options=check_options,
         gaps=_gaps,
@@ -105,23 +108,34 @@ class CoreMLTools(Tools):
 
     def write(self, request: BuildRequest) -> None:
         """Write the package of a precision; quantized ones compute in fp16 otherwise."""
-        model = _convert(
-            request.source, request.outputs, request.example, request.precision, request.options
-        )
+        model = _converted(request)
+        keep = kept.chosen(request.options, request.precision)
+        excluded = coreml_kept.excluded(model, request.program, keep)
         if request.precision == "int8":
             assert request.calibration is not None
-            model = _quantize_activations(model, request.calibration, request.options)
+            model = _quantize_activations(model, request.calibration, request.options, excluded)
         if request.precision == "palettized":
             model = _palettize(model)
         elif request.precision not in ("fp32", "fp16"):
-            model = _quantize_weights(model, "int4" if request.precision == "int4" else "int8")
+            dtype = "int4" if request.precision == "int4" else "int8"
+            model = _quantize_weights(model, dtype, excluded)
         _save(model, Path(request.output), request.options)
+
+    def find_layers(self, request: BuildRequest) -> list[str]:
+        """The layers of the converted program."""
+        return coreml_kept.layers(_converted(request), request.program)
 
     def inspect(self, *, path: str) -> dict[str, Any]:
         """Read the package, count what is in it, and lint it."""
         from edgecheck.targets import coreml_file
 
         return coreml_file.inspect(Path(path))
+
+
+def _converted(request: BuildRequest) -> Any:
+    return _convert(
+        request.source, request.outputs, request.example, request.precision, request.options
+    )
 
 
 def _convert(
@@ -166,18 +180,26 @@ def convert_program(program: Any, **options: Any) -> Any:
 
     options = {"skip_model_load": True, **options}
     try:
-        return coremltools.convert(_without_aliases(program.run_decompositions({})), **options)
+        return coremltools.convert(_convertible(program.run_decompositions({})), **options)
     except NotImplementedError:
-        return coremltools.convert(_without_aliases(program.run_decompositions()), **options)
+        return coremltools.convert(_convertible(program.run_decompositions()), **options)
 
 
-def _without_aliases(program: Any) -> Any:
-    """The program without `alias`, which gives its argument and which coremltools does not know."""
+def _convertible(program: Any) -> Any:
+    """The program without what coremltools 9 does not know.
+
+    That is `alias`, which gives its argument, and max pools without a stride, which is that of the
+    kernel's size (``torch.nn.functional.max_pool2d``).
+    """
     import torch
 
+    aten = torch.ops.aten
+    pools = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
     for node in list(program.graph.nodes):
+        if node.target in pools and len(node.args) == 2:
+            node.args = (*node.args, node.args[1])
         users = [user.op for user in node.users]
-        if node.target is torch.ops.aten.alias.default and "output" not in users:
+        if node.target is aten.alias.default and "output" not in users:
             node.replace_all_uses_with(node.args[0])
             program.graph.erase_node(node)
     program.graph_module.recompile()
@@ -247,7 +269,7 @@ def _input_types(sample: Mapping[str, Any], images: Mapping[str, Mapping[str, An
     return types
 
 
-def _quantize_weights(model: Any, dtype: str) -> Any:
+def _quantize_weights(model: Any, dtype: str, excluded: Mapping[str, None]) -> Any:
     """Symmetric weights per output channel; int4 in blocks where a whole number of them fits."""
     from coremltools.optimize import coreml as optimize
 
@@ -259,7 +281,9 @@ def _quantize_weights(model: Any, dtype: str) -> Any:
         config = optimize.OpLinearQuantizerConfig(
             mode="linear_symmetric", dtype=dtype, weight_threshold=_LEAST_WEIGHTS, **step
         )
-        model = optimize.linear_quantize_weights(model, optimize.OptimizationConfig(config))
+        model = optimize.linear_quantize_weights(
+            model, optimize.OptimizationConfig(config, op_name_configs=dict(excluded))
+        )
     return model
 
 
@@ -274,7 +298,10 @@ def _palettize(model: Any) -> Any:
 
 
 def _quantize_activations(
-    model: Any, calibration: Mapping[str, str], options: Mapping[str, Any]
+    model: Any,
+    calibration: Mapping[str, str],
+    options: Mapping[str, Any],
+    excluded: Mapping[str, None],
 ) -> Any:
     """Activations in int8, with their true range over the calibration data.
 
@@ -299,7 +326,9 @@ def _quantize_activations(
         lambda model, data, group_size: coreml_calibration.share_at_concat(model, ranges),
     ):
         return optimize.linear_quantize_activations(
-            model, optimize.OptimizationConfig(config, op_name_configs=integers), []
+            model,
+            optimize.OptimizationConfig(config, op_name_configs={**integers, **excluded}),
+            [],
         )
 
 

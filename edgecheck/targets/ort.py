@@ -7,11 +7,19 @@ onnxconverter-common. Not for running files: see `edgecheck.drivers.onnxruntime`
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecheck.targets import BuildRequest, Target, Tools, onnx_file, ort_tensorflow
+from edgecheck.targets import (
+    BuildRequest,
+    Target,
+    Tools,
+    kept,
+    onnx_file,
+    ort_kept,
+    ort_tensorflow,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +28,18 @@ if TYPE_CHECKING:
 OPSET = 20
 INT4_BLOCK = 32
 CALIBRATION_BATCH = 8
+
+KEEPS_FLOAT = ("int8", "int8-dynamic", "int4")
+
+
+def _check_options(options: Mapping[str, Any]) -> str:
+    providers = options["providers"]
+    if not isinstance(providers, list | tuple) or not providers:
+        return f"providers is {providers!r}, no list of names"
+    if unfit := [item for item in providers if not isinstance(item, str)]:
+        return f"providers has {unfit[0]!r}, which is no name"
+    return kept.option_problem(options, KEEPS_FLOAT)
+
 
 TARGETS = (
     Target(
@@ -56,6 +76,8 @@ TARGETS = (
         driver="edgecheck.drivers.onnxruntime:OnnxRuntimeDriver",
         reads=("torch", "onnx", "tensorflow"),
         from_tensorflow={"int8-qat": ""},
+        options={"providers": ["CPUExecutionProvider"], kept.OPTION: {}},
+        check_options=_check_options,
     ),
 )
 
@@ -71,29 +93,54 @@ class OrtTools(Tools):
             _export(request.source, request.output, request.inputs, request.outputs)
         elif request.precision == "fp16":
             to_float16(request.source, request.output)
-        elif request.precision == "int4":
-            _quantize_weights_int4(request.source, request.output)
         else:
             with tempfile.TemporaryDirectory() as directory:
-                first = str(Path(directory) / "first.onnx")
-                second = str(Path(directory) / "second.onnx")
                 if request.precision == "int8-qat":
                     # Preparing folds the quantization of weights, so that they are stored as int8.
+                    first = str(Path(directory) / "first.onnx")
                     _export(request.source, first, request.inputs, request.outputs)
                     prepare(first, request.output)
-                elif request.precision == "int8":
-                    assert request.calibration is not None
-                    prepare(request.source, first)
-                    quantize_static(first, request.output, request.calibration)
                 else:
-                    # quantize_dynamic's own rewrite of Gemm leaves stale shapes.
-                    _save_matmul_form(request.source, first)
-                    prepare(first, second)
-                    _quantize_dynamic(second, request.output)
+                    _quantize(request, _made_ready(request, directory))
+
+    def find_layers(self, request: BuildRequest) -> list[str]:
+        """The layers of the float file that the precision quantizes."""
+        with tempfile.TemporaryDirectory() as directory:
+            path = _made_ready(request, directory)
+            return ort_kept.layers(path, request.precision, request.program)
 
     def inspect(self, *, path: str) -> dict[str, Any]:
         """Check the file and count what is in it."""
         return onnx_file.inspect(path)
+
+
+def _made_ready(request: BuildRequest, directory: str) -> str:
+    """The float file in the form that the precision's quantizer takes."""
+    first = str(Path(directory) / "first.onnx")
+    second = str(Path(directory) / "second.onnx")
+    if request.precision == "int8":
+        prepare(request.source, first)
+        return first
+    # quantize_dynamic's own rewrite of Gemm leaves stale shapes.
+    _save_matmul_form(request.source, first)
+    if request.precision == "int4":
+        return first
+    prepare(first, second)
+    return second
+
+
+def _quantize(request: BuildRequest, path: str) -> None:
+    keep = kept.chosen(request.options, request.precision)
+    excluded = ort_kept.excluded(path, request.precision, request.program, keep)
+    if request.precision == "int8":
+        assert request.calibration is not None
+        quantize_static(path, request.output, request.calibration, excluded=excluded)
+    elif request.precision == "int8-dynamic":
+        # The quantizer rewrites each Gemm, and calls it so.
+        renamed = [f"{name}_MatMul" for name in excluded]
+        _quantize_dynamic(path, request.output, [*excluded, *renamed])
+    else:
+        _quantize_weights_int4(path, request.output, excluded)
 
 
 def _export(source: str, output: str, inputs: list[str], outputs: list[str]) -> None:
@@ -145,7 +192,12 @@ def prepare(source: str, output: str) -> None:
 
 
 def quantize_static(
-    source: str, output: str, calibration: Mapping[str, str], *, signed: bool = False
+    source: str,
+    output: str,
+    calibration: Mapping[str, str],
+    *,
+    signed: bool = False,
+    excluded: Sequence[str] = (),
 ) -> None:
     """QDQ, weights per channel.
 
@@ -165,6 +217,7 @@ def quantize_static(
         activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
+        nodes_to_exclude=list(excluded),
         extra_options={"ActivationSymmetric": True, "QuantizeBias": False} if signed else {},
     )
 
@@ -198,7 +251,7 @@ def _calibration_reader(source: str, calibration: Mapping[str, str]) -> Any:
     return Reader()
 
 
-def _quantize_dynamic(source: str, output: str) -> None:
+def _quantize_dynamic(source: str, output: str, excluded: Sequence[str]) -> None:
     """Weights of matrix products. ConvInteger exists, but ran 19 times slower than float Conv."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -206,20 +259,25 @@ def _quantize_dynamic(source: str, output: str) -> None:
         source,
         output,
         op_types_to_quantize=["MatMul"],
+        nodes_to_exclude=list(excluded),
         per_channel=True,
         weight_type=QuantType.QInt8,
         extra_options={"MatMulConstBOnly": True},
     )
 
 
-def _quantize_weights_int4(source: str, output: str) -> None:
-    """Blocks of 4-bit weights in every constant matrix product; convolutions stay float."""
+def _quantize_weights_int4(source: str, output: str, excluded: Sequence[str]) -> None:
+    """Blocks of 4-bit weights in constant matrix products; convolutions stay float."""
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    model = onnx.load(source)
-    _gemm_to_matmul(model)
-    quantizer = MatMulNBitsQuantizer(model, bits=4, block_size=INT4_BLOCK, is_symmetric=True)
+    quantizer = MatMulNBitsQuantizer(
+        onnx.load(source),
+        bits=4,
+        block_size=INT4_BLOCK,
+        is_symmetric=True,
+        nodes_to_exclude=list(excluded),
+    )
     quantizer.process()
     quantizer.model.save_model_to_file(output, use_external_data_format=False)
 

@@ -8,6 +8,7 @@ files: see `edgecheck.drivers.litert`.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from edgecheck.targets import (
     BuildRequest,
     Target,
     Tools,
+    kept,
+    tflite_kept,
     tflite_memory,
     tflite_tensorflow,
     unreadable,
@@ -30,10 +33,14 @@ if TYPE_CHECKING:
 # from TensorFlow, as their converters have it.
 IO_TYPES = ("default", "float32", "int8", "uint8")
 
+KEEPS_FLOAT = ("int8", "int8-dynamic", "int16x8", "int4")
+
 
 def _check_options(options: Mapping[str, Any]) -> str:
     io = options["io"]
-    return "" if io in IO_TYPES else f"io is {io!r}; use one of {', '.join(IO_TYPES)}"
+    if io not in IO_TYPES:
+        return f"io is {io!r}; use one of {', '.join(IO_TYPES)}"
+    return kept.option_problem(options, KEEPS_FLOAT)
 
 
 TARGETS = (
@@ -76,15 +83,19 @@ TARGETS = (
         driver="edgecheck.drivers.litert:LiteRTDriver",
         reads=("torch", "tensorflow"),
         keeps_dynamic_batch=False,
-        options={"io": "default"},
+        options={"io": "default", kept.OPTION: {}},
         check_options=_check_options,
     ),
 )
 
+_OWN_CONVERTER = (
+    f"{kept.OPTION}: TensorFlow's own converter quantizes this file, and keeps no layer by name"
+)
 # Tensor types that, with a scale, hold quantized values.
 _INTEGER_TYPES = ("INT8", "UINT8", "INT16", "INT4")
 _STORAGE = {"UINT8": "int8", "UINT4": "int4"}
 _BITS = {"INT4": 4, "UINT4": 4, "BOOL": 8}
+_LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 class TfliteTools(Tools):
@@ -93,6 +104,8 @@ class TfliteTools(Tools):
     def write(self, request: BuildRequest) -> None:
         """Write the file of a precision."""
         if Path(request.source).is_dir():
+            if kept.chosen(request.options, request.precision):
+                raise kept.KeepFloatError(_OWN_CONVERTER)
             tflite_tensorflow.convert(
                 request.source,
                 request.output,
@@ -113,15 +126,15 @@ class TfliteTools(Tools):
             )
         elif request.precision in ("int8", "int16x8"):
             assert request.calibration is not None
-            _quantize_static(
-                request.source,
-                request.output,
-                request.calibration,
-                request.precision,
-                request.options["io"],
-            )
+            _quantize_static(request, request.calibration)
         else:
-            _quantize_weights(request.source, request.output, request.precision)
+            _quantize_weights(request)
+
+    def find_layers(self, request: BuildRequest) -> list[str]:
+        """The layers of the float file."""
+        if Path(request.source).is_dir():
+            raise kept.KeepFloatError(_OWN_CONVERTER)
+        return tflite_kept.layers(request.source, request.program)
 
     def inspect(self, *, path: str) -> dict[str, Any]:
         """Parse the file and count what is in it."""
@@ -134,14 +147,26 @@ class TfliteTools(Tools):
             model = schema.ModelT.InitFromPackedBuf(data, 0)
             counts = _count(model, schema)
         except Exception as error:
-            return unreadable(f"the flatbuffer can't be parsed: {type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+            return unreadable(
+                f"the file is cut off or damaged: its flatbuffer can't be parsed ({text})"
+            )
         return {
-            "failures": [],
+            "failures": _cut_off(model, len(data)),
             "warnings": [],
             "format": {"schema_version": model.version},
             **counts,
             "activation_memory": tflite_memory.plan_memory(model, schema),
         }
+
+
+def _cut_off(model: Any, size_bytes: int) -> list[str]:
+    """Weights outside the flatbuffer, as in large files, that end after the file does."""
+    ends = [item.offset + item.size for item in model.buffers if item.offset > 1]
+    needed = max(ends, default=0)
+    if needed <= size_bytes:
+        return []
+    return [f"the file is cut off: its weights end at byte {needed}, it has {size_bytes}"]
 
 
 def _fixed_module(
@@ -167,9 +192,7 @@ def _convert(module: Any, sample: dict[str, Any], output: str, *, quantized: boo
     litert_torch.convert(module, sample_kwargs=sample, quant_config=config).export(output)
 
 
-def _quantize_static(
-    source: str, output: str, calibration: Mapping[str, str], precision: str, io: str
-) -> None:
+def _quantize_static(request: BuildRequest, calibration: Mapping[str, str]) -> None:
     """Weights in int8 and activations in int8 or int16, ranges from the calibration data.
 
     ai-edge-quantizer's default calibration, a moving average, saturates: on three networks it cost
@@ -179,6 +202,7 @@ def _quantize_static(
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.utils import qsv_utils
 
+    source, precision, io = request.source, request.precision, request.options["io"]
     manager = recipe_manager.RecipeManager()
     manager.add_static_config(
         ".*",
@@ -191,15 +215,28 @@ def _quantize_static(
     if io == "float32" and precision == "int8":
         for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
             manager.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    _keep_float(manager, request)
+    if io == "int8":
+        # Also where only float layers touch them. The last scope decides, and this is a new one.
+        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            manager.add_static_config("^.*$", end, activation_num_bits=8, weight_num_bits=8)
     observer = calibrator.Calibrator(
         source, num_threads=1, qsv_update_func=qsv_utils.min_max_update
     )
     key, feeds = _calibration_feeds(source, calibration)
     observer.calibrate({key: feeds}, manager)
+    if not observer.get_model_qsvs():  # all of it is kept in float
+        shutil.copyfile(source, request.output)
+        return
     result = quantizer.Quantizer(source, manager.get_quantization_recipe()).quantize(
         observer.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False
     )
-    Path(output).write_bytes(bytes(result.quantized_model))
+    Path(request.output).write_bytes(bytes(result.quantized_model))
+
+
+def _keep_float(manager: Any, request: BuildRequest) -> None:
+    keep = kept.chosen(request.options, request.precision)
+    tflite_kept.keep_float(manager, request.source, request.program, keep)
 
 
 def _calibration_feeds(
@@ -226,12 +263,12 @@ def _calibration_feeds(
     ]
 
 
-def _quantize_weights(source: str, output: str, precision: str) -> None:
+def _quantize_weights(request: BuildRequest) -> None:
     from ai_edge_quantizer import qtyping, quantizer, recipe, recipe_manager
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
-    if precision == "fp16":
-        manager = recipe_manager.RecipeManager()
+    manager = recipe_manager.RecipeManager()
+    if request.precision == "fp16":
         half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
         manager.add_quantization_config(
             ".*",
@@ -243,15 +280,15 @@ def _quantize_weights(source: str, output: str, precision: str) -> None:
             ),
             algorithm_key=AlgorithmName.FLOAT_CASTING,
         )
-        chosen = manager.get_quantization_recipe()
-    elif precision == "int8-dynamic":
-        chosen = recipe.dynamic_wi8_afp32()
+    elif request.precision == "int8-dynamic":
+        manager.load_quantization_recipe(recipe.dynamic_wi8_afp32())
     else:
-        chosen = recipe.weight_only_wi4_afp32()
-    result = quantizer.Quantizer(source, chosen).quantize(
+        manager.load_quantization_recipe(recipe.weight_only_wi4_afp32())
+    _keep_float(manager, request)
+    result = quantizer.Quantizer(request.source, manager.get_quantization_recipe()).quantize(
         enable_progress_bar=False, enable_progress_report=False
     )
-    Path(output).write_bytes(bytes(result.quantized_model))
+    Path(request.output).write_bytes(bytes(result.quantized_model))
 
 
 def _count(model: Any, schema: Any) -> dict[str, Any]:
@@ -264,6 +301,7 @@ def _count(model: Any, schema: Any) -> dict[str, Any]:
     types, codes = _names(schema.TensorType), _names(schema.BuiltinOperator)
     operators: Counter[str] = Counter()
     quantized: Counter[str] = Counter()
+    layers: dict[str, list[str]] = {"integer": [], "float": []}
     elements: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for graph in model.subgraphs:
@@ -275,6 +313,10 @@ def _count(model: Any, schema: Any) -> dict[str, Any]:
             operators[name] += 1
             reads = [int(index) for index in _list(operator.inputs) if index >= 0]
             writes = [int(index) for index in _list(operator.outputs)]
+            if name in _LAYERS:
+                static = types[tensors[reads[0]].type] in _INTEGER_TYPES
+                shape = "x".join(map(str, _list(tensors[reads[1]].shape)))
+                layers["integer" if static else "float"].append(f"{name} {shape}")
             for index in reads:
                 tensor = tensors[index]
                 if not _is_constant(model, tensor) or index in seen:
@@ -303,6 +345,7 @@ def _count(model: Any, schema: Any) -> dict[str, Any]:
         "quantized_operators": dict(sorted(quantized.items())),
         "weight_elements": dict(sorted(elements.items())),
         "weight_bytes": dict(sorted(sizes.items())),
+        "layers": layers,
     }
 
 

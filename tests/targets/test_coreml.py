@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgecheck.model import Input
 from edgecheck.store import file_sha256
 from edgecheck.targets import all_targets
 from edgecheck.targets.coreml import CoreMLTools, check_options
+from tests.mil import packages
 from tests.targets.test_builds import Network
 
 TARGET = all_targets()["coreml"]
@@ -152,6 +154,25 @@ def test_the_deployment_target_is_kept(
     assert inspect(path)["format"]["deployment_target"] == format_says
 
 
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        (6, "its operators are of opset CoreML7, which iOS17 brought (specification version 8)"),
+        (8, ""),
+        (10, ""),
+        (99, "specification version 99 is newer than any known; the newest is 10 (iOS26)"),
+    ],
+)
+def test_a_version_must_be_known_and_have_the_operators(
+    folder: Path, tmp_path: Path, version: int, says: str
+) -> None:
+    path = Path(shutil.copytree(folder / "fp32.mlpackage", tmp_path / "m.mlpackage"))
+    packages.change(path, lambda model: setattr(model, "specificationVersion", version))
+    failures = inspect(path)["failures"]
+    assert len(failures) == bool(says)
+    assert all(says in line for line in failures)
+
+
 @pytest.mark.parametrize("damage", ["manifest", "model", "weights", "empty"])
 def test_a_damaged_package_is_a_failure_in_one_line(
     folder: Path, tmp_path: Path, damage: str
@@ -187,3 +208,24 @@ def test_options_that_do_not_fit_are_named(options: dict[str, Any], problem: str
 
 def test_the_default_options_fit() -> None:
     assert check_options(TARGET.options) == ""
+
+
+class Pooled(torch.nn.Module):
+    """Pools of all dimensions without a stride, which is then the kernel's size."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        flat = torch.nn.functional.max_pool1d(image.flatten(2), 2)
+        plane = torch.nn.functional.max_pool2d(image, (2, 4))
+        volume = torch.nn.functional.max_pool3d(image.unsqueeze(1), (3, 2, 2))
+        return torch.cat([item.flatten(1) for item in (flat, plane, volume)], dim=1)
+
+
+def test_a_pool_without_a_stride_converts(tmp_path: Path) -> None:
+    inputs = [Input("image", ("batch", 3, 8, 8), low=-1.0, high=1.0)]
+    program.capture(Pooled().eval(), inputs, ["scores"], {}, tmp_path / "m.pt2")
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 3, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "one.npy", image)
+    np.save(tmp_path / "images.npy", image)
+    package = build(tmp_path, "fp32", tmp_path / "m.mlpackage")
+    found = Evaluator(read(package)).run({"image": image})["scores"]
+    np.testing.assert_array_equal(found, Pooled()(torch.from_numpy(image)).numpy())
