@@ -51,6 +51,8 @@ class Budget:
         flash: an estimate: the file and a runtime's core, without its kernels.
         quantized_weights: share of weights, 0 to 1, that must be stored at the case's precision.
         lint_findings: how many of the export check's lint findings may stay warnings.
+        undelegated_operators: how many operators may run elsewhere than on the delegate, or on the
+            first provider that ``target_options`` name.
         accuracy_drop: how much worse than the reference the metric may be.
         accuracy_floor: the worst value of the metric itself that may ship (for a metric where
             lower is better, the largest).
@@ -91,6 +93,7 @@ class Budget:
     flash: Stated = None
     quantized_weights: Stated = None
     lint_findings: Stated = None
+    undelegated_operators: Stated = None
     accuracy_drop: Stated = None
     accuracy_floor: Stated = None
     max_abs_error: Stated = None
@@ -197,16 +200,21 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
             sqnr_db=30,
             quantized_weights=0.5,
         ),
-        "int8-dynamic": Budget(
-            accuracy_drop=0.01, memory_growth=_LEAK, sqnr_db=12, quantized_weights=0.25
-        ),
-        "int16x8": Budget(
-            accuracy_drop=0.01, memory_growth=_LEAK, sqnr_db=12, quantized_weights=0.5
-        ),
-        "int8-weights": Budget(
-            accuracy_drop=0.01, memory_growth=_LEAK, sqnr_db=12, quantized_weights=0.5
-        ),
-        "int8": Budget(accuracy_drop=0.02, memory_growth=_LEAK, sqnr_db=12, quantized_weights=0.5),
+        **{
+            precision: Budget(
+                accuracy_drop=accuracy_drop,
+                memory_growth=_LEAK,
+                sqnr_db=12,
+                sqnr_below_honest_db=12,
+                quantized_weights=share,
+            )
+            for precision, accuracy_drop, share in (
+                ("int8-dynamic", 0.01, 0.25),
+                ("int16x8", 0.01, 0.5),
+                ("int8-weights", 0.01, 0.5),
+                ("int8", 0.02, 0.5),
+            )
+        },
         "int8-qat": Budget(
             accuracy_drop=0.005, memory_growth=_LEAK, sqnr_db=20, quantized_weights=0.5
         ),

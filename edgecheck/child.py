@@ -52,7 +52,9 @@ def serve(channel: Any) -> None:
             reply = ("ok", getattr(service, method)(**arguments))
         # SystemExit too: a converter that calls sys.exit() must not end the child silently.
         except BaseException as error:
-            traceback.print_exc()
+            # A message that is the whole story is not told again.
+            if not getattr(error, "stands_alone", False) or error.__cause__ is not None:
+                traceback.print_exc()
             reply = ("raised", one_line(error))
         sys.stdout.flush()
         sys.stderr.flush()

@@ -82,10 +82,14 @@ class Judged:
     Attributes:
         score: error over what is allowed; above 1 is a disagreement, finite or not.
         failure: a sentence where the input fails, or "".
+        cause: of a failure: ``"reference"`` or ``"candidate"`` where that does not take the input
+            or gives NaN, infinite values or another shape; ``"error"`` beyond what rounding
+            explains; ``"unexplained"``, where nothing is known of rounding.
     """
 
     score: float
     failure: str = ""
+    cause: str = ""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "flash": _BYTES,
         "quantized_weights": _LEAST,
         "lint_findings": _MOST,
+        "undelegated_operators": _MOST,
         "accuracy_drop": _MOST,
         "accuracy_floor": _LEAST,
         "max_abs_error": _MOST,

@@ -109,10 +109,14 @@ def judge(
     precision: str,
     found: Mapping[str, Mapping[str, Difference]],
     noise: Mapping[str, float],
+    *,
+    repeats: bool = False,
 ) -> tuple[list[str], list[str]]:
     """Failures and warnings.
 
     Args:
+        repeats: whether the runtime gives the same for the same call (`Target.repeats`): then what
+            differs beyond float32's rounding is a fault in any precision.
         found: by way of running again, the difference of each output.
         noise: by output, how much rounding alone moves it, in its unit, where that is known.
     """
@@ -129,7 +133,8 @@ def judge(
             expected = way not in _STRICT and (
                 item.integers or (way == BATCH and precision in _SCALED_BY_BATCH)
             )
-            fault = rounding if way in _STRICT else _BEYOND_ROUNDING * rounding
+            strict = _ROUNDING["fp32"] * item.largest if repeats else rounding
+            fault = strict if way in _STRICT else _BEYOND_ROUNDING * rounding
             if item.max_abs_error > fault and not expected:
                 failures.append(_sentence(way, name, item))
                 blamed.add(name)

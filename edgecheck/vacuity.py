@@ -33,6 +33,11 @@ _OUTSIDE_DOMAIN, _CLIPPED = 0.1, 0.01
 _USED_DOMAIN, _USED_CALIBRATION = 0.01, 0.1
 # A reference that is no better than the most frequent class at this level is at chance.
 _CHANCE = 0.05
+# Two classes are taken for each other where so large a share of the one's samples is predicted as
+# the other, and of those predictions comes from it; and where that is no accident at this level.
+_TAKEN_FOR, _ACCIDENT = 0.8, 1e-6
+# Of classes that are listed.
+_LISTED = 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Finding:
 
     Attributes:
         sentence: what, where, and what to do.
-        grave: nothing at all was compared.
+        grave: nothing at all was compared, or with something else.
     """
 
     sentence: str
@@ -216,5 +221,45 @@ def at_chance(accuracy: float, labels: Array) -> list[Finding]:
             f"the reference is at chance on the evaluation data: {right} of {total} right, and "
             f"{int(counts.max())} of them are the most frequent class (p = {chance:.2g}); an "
             "accuracy drop can't show there"
+        )
+    ]
+
+
+def class_order(predicted: Array, labels: Array) -> list[Finding]:
+    """A finding where the labels are in another order than the reference's classes.
+
+    That is where the reference tells classes apart, and calls them by each other's numbers. A
+    model that is weak, or always names the same class, does not.
+
+    Args:
+        predicted: the class that the reference names for each sample.
+        labels: class indices of the same samples.
+    """
+    from scipy.special import bdtrc
+
+    if labels.ndim != 1 or labels.shape != predicted.shape or labels.dtype.kind not in "iub":
+        return []
+    pairs, counts = np.unique(np.stack([labels, predicted]), axis=1, return_counts=True)
+    own = dict(zip(*np.unique(labels, return_counts=True), strict=True))
+    named = dict(zip(*np.unique(predicted, return_counts=True), strict=True))
+    renamed = {
+        int(label): int(other)
+        for (label, other), count in zip(pairs.T, counts, strict=True)
+        if label != other and count >= _TAKEN_FOR * max(own[label], named[other])
+    }
+    concerned = np.isin(labels, list(renamed))
+    meant = np.array([renamed.get(int(label), label) for label in labels])
+    moved = int((concerned & (predicted == meant)).sum())
+    kept = int((concerned & (predicted == labels)).sum())
+    if len(renamed) < 2 or bdtrc(moved - 1, moved + kept, 0.5) > _ACCIDENT:
+        return []
+    listed = [f"label {label} is class {other}" for label, other in sorted(renamed.items())]
+    more = ", ..." if len(listed) > _LISTED else ""
+    return [
+        Finding(
+            "the evaluation labels are in another order than the reference's classes: "
+            f"{', '.join(listed[:_LISTED])}{more}; so read, {np.mean(predicted == meant):.3g} of "
+            f"its answers are right instead of {np.mean(predicted == labels):.3g}",
+            grave=True,
         )
     ]

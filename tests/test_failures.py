@@ -52,6 +52,23 @@ class TestFixedBatch(Conformance):
     model = model(builders={"ort": fixed_batch})
 
 
+def reshaped_batch(model, path):
+    """A dynamic batch that a reshape within does not follow."""
+    import onnx
+    write_onnx(tiny(), path)
+    file = onnx.load(path)
+    for node in file.graph.node:
+        node.input[:] = ["one" if name == "x" else name for name in node.input]
+    shape = onnx.numpy_helper.from_array(np.array([1, 16]), "shape_of_one")
+    file.graph.initializer.append(shape)
+    file.graph.node.insert(0, onnx.helper.make_node("Reshape", ["x", shape.name], ["one"]))
+    onnx.save(file, path)
+
+
+class TestReshapedBatch(Conformance):
+    model = model(builders={"ort": reshaped_batch})
+
+
 class TestNoop(Conformance):
     """The float file passes for an int8 one."""
     model = model(builders={("ort", "int8"): lambda model, path: write_onnx(tiny(), path)})
@@ -265,6 +282,7 @@ EXPECTED = {
     "unlike/ort/fp32/accuracy": "accuracy_drop",
     "nan/ort/fp32/parity": "the candidate's output 'logits' on random",
     "fixed_batch/ort/fp32/export": "'batch' is declared dynamic, but the file fixes it to 2",
+    "reshaped_batch/ort/fp32/export": "runs on random, batch 1, but not on random, batch 2: a size",
     "noop/ort/int8/export": "nothing in the file is int8: its weights are",
     "slow_fat_large/ort/fp32/latency": "latency_p50",
     "slow_fat_large/ort/fp32/memory": "peak_memory",

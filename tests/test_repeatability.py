@@ -84,6 +84,15 @@ def test_the_same_run_must_give_the_same_bits(way: str, precision: str) -> None:
     assert told(way, 0.1, precision) == "failure"
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_runtime_that_repeats_itself_does_so_in_any_precision(precision: str) -> None:
+    first = np.array([1.0, 0.5])
+    for error, expected in ((1e-3, 1), (1e-7, 0)):
+        found = {"twice": {"y": difference(first, first - [0.0, error])}}
+        failures, _ = judge(precision, found, {"y": 1e-2}, repeats=True)
+        assert len(failures) == expected
+
+
 @pytest.mark.parametrize("way", ["batch", "threads"])
 def test_another_order_of_sums_may_round_otherwise(way: str) -> None:
     assert told(way, 5e-6) == ""

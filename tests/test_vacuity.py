@@ -151,6 +151,43 @@ def test_labels_of_one_class_and_labels_that_are_no_classes():
     assert vacuity.at_chance(0.1, np.linspace(0, 1, 10)) == []
 
 
+def answers(labels, accuracy, classes, seed):
+    """Predictions of a model that is right that often, and else names any class."""
+    rng = np.random.default_rng(seed)
+    guessed = rng.integers(0, classes, len(labels))
+    return np.where(rng.random(len(labels)) < accuracy, labels, guessed)
+
+
+@law
+@given(st.integers(2, 12), st.floats(0.9, 1.0), st.integers(0, 99))
+def test_labels_in_another_order_are_grave(classes, accuracy, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, 40 * classes)
+    predicted = answers(labels, accuracy, classes, seed)
+    one, two = rng.choice(classes, 2, replace=False)
+    order = np.arange(classes)
+    order[[one, two]] = two, one
+    (found,) = vacuity.class_order(predicted, order[labels])
+    assert found.grave
+    assert f"label {one} is class {two}" in found.sentence
+    (offset,) = vacuity.class_order(predicted, labels + 1)
+    assert "label 1 is class 0" in offset.sentence
+
+
+@law
+@given(st.integers(2, 12), st.floats(0.0, 1.0), st.integers(5, 400), st.integers(0, 99))
+def test_no_other_order_is_read_into_errors(classes, accuracy, total, seed):
+    labels = np.random.default_rng(seed).integers(0, classes, total)
+    assert vacuity.class_order(answers(labels, accuracy, classes, seed), labels) == []
+    assert vacuity.class_order(np.full(total, classes - 1), labels) == []
+
+
+def test_two_classes_that_are_confused_are_not_exchanged():
+    labels = np.arange(200) % 4
+    predicted = np.where((labels < 2) & (np.arange(200) % 5 < 3), 1 - labels, labels)
+    assert vacuity.class_order(predicted, labels) == []
+
+
 # -- policy
 
 

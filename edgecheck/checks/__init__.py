@@ -40,7 +40,8 @@ def run_check(name: str, workbench: Workbench, case: Case) -> Verdict:
             details=f"what the process printed last:\n{tail}" if tail else "",
         )
     failed = verdict.outcome is Outcome.FAILED
-    if failed and name in _LOCALIZED and workbench.settings.explain:
+    known = "localization" in verdict.measurements
+    if failed and name in _LOCALIZED and not known and workbench.settings.explain:
         from edgecheck.checks import localizing
 
         verdict = extended(verdict, localizing.measure(workbench, case))

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgecheck import vacuity
 from edgecheck.budget import Limit
+from edgecheck.checks import outliers
 from edgecheck.metrics import Metric, as_metric
 from edgecheck.paired import CONFIDENCE
 from edgecheck.verdict import Comparison, Evidence, Verdict, conclude, extended
@@ -40,6 +42,7 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     files = workbench.data(case, "evaluation")
     with tempfile.TemporaryDirectory() as directory:
         outputs, expected = workbench.evaluation_outputs(case, Path(directory))
+        unlike = outliers.measure(workbench, case, outputs, expected)
         found = workbench.sources.compare(
             evaluation,
             expected,
@@ -57,11 +60,29 @@ def run(workbench: Workbench, case: Case) -> Verdict:
         paired=found["paired"],
         policy=evaluation.drop_policy,
     )
+    verdict = extended(verdict, unlike)
     if as_metric(evaluation.metric).name != "top1":
         return verdict
-    findings = vacuity.at_chance(found["reference"], np.load(files["labels"], allow_pickle=False))
+    labels = np.load(files["labels"], allow_pickle=False)
+    findings = _class_order(case, expected, labels)
+    findings = findings or vacuity.at_chance(found["reference"], labels)
     failures, warnings = vacuity.sort(findings, workbench.settings.vacuous)
     return extended(verdict, Evidence(tuple(failures), tuple(warnings)))
+
+
+def _class_order(
+    case: Case, expected: Mapping[str, str], labels: npt.NDArray[Any]
+) -> list[vacuity.Finding]:
+    """Whether the labels are in the order of the scores of the reference's outputs.
+
+    Args:
+        expected: .npy path of the reference's outputs by name.
+    """
+    evaluation, name = case.model.evaluation, case.model.classifier_output
+    if name is None or evaluation is None or evaluation.postprocess is not None:
+        return []
+    scores = np.load(expected[name], mmap_mode="r", allow_pickle=False)
+    return vacuity.class_order(scores.argmax(-1), labels)
 
 
 def judge(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +12,13 @@ import numpy as np
 from edgecheck import arena
 from edgecheck.budget import Limit
 from edgecheck.case import find_builder
+from edgecheck.errors import ChildError
 from edgecheck.verdict import Comparison, Outcome, Verdict, conclude
 
 if TYPE_CHECKING:
     from edgecheck.case import Case
     from edgecheck.devices.local import Session
-    from edgecheck.workbench import Workbench
+    from edgecheck.workbench import Feeds, Workbench
 
 # The core runtime of TensorFlow Lite Micro "just fits in 16 KB on an Arm Cortex M3" (its
 # documentation); the kernels that a model needs come on top.
@@ -32,6 +35,10 @@ _STORED_AS = {
     "int4": ("int4",),
     "palettized": ("palettized",),
 }
+
+# Precisions whose activations are integers, at scales that the file holds.
+STATIC = ("int8", "int8-qat", "int16x8")
+_NAMED = 5
 
 
 def run(workbench: Workbench, case: Case) -> Verdict:
@@ -56,6 +63,8 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     if activation_bytes is not None:
         measurements["activation_memory_bytes"] = activation_bytes
     failures: list[str] = list(contents["failures"])
+    # Of a file that can't be read nothing else is known.
+    readable = bool(contents["format"])
     warnings: list[str] = list(contents["warnings"])
     unrun = case.target.gap("run", case.precision, case.options)
     if unrun:
@@ -69,6 +78,7 @@ def run(workbench: Workbench, case: Case) -> Verdict:
         placement = session.placement(workbench.single_feed(case))
         measurements["placement"] = placement
         warnings += judge_placement(placement)
+        failures += judge_provider(placement)
     download = download_bytes(built.size_bytes, built.gzip_bytes, measurements.get("placement"))
     if download and "runtime_download_bytes" in measurements["placement"]:
         measurements |= {f"{name}_bytes": size for name, size in download.items()}
@@ -77,7 +87,17 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     if _in_training_mode(workbench, case):
         warnings.append("the source returned a module in training mode; it was set to eval()")
     memory_failures, details = judge_memory(memory, limits.get("activation_memory"))
-    precision_failures, share = judge_precision(case.precision, contents)
+    precision_failures, share = (
+        judge_precision(case.precision, contents) if readable else ([], None)
+    )
+    float_failures, float_warnings = judge_layers(case.precision, contents.get("layers"))
+    precision_failures = [*precision_failures, *([] if precision_failures else float_failures)]
+    warnings += float_warnings
+    undelegated = measurements.get("placement", {}).get("undelegated_operators")
+    if "undelegated_operators" in limits and undelegated is None:
+        warnings.append(
+            "undelegated_operators is not judged: nothing is known of where operators run"
+        )
     if share is not None:
         measurements["quantized_weights"] = share
     lint = contents.get("lint")
@@ -97,6 +117,7 @@ def run(workbench: Workbench, case: Case) -> Verdict:
                 "flash": measurements["flash_estimate_bytes"],
                 "quantized_weights": share,
                 "lint_findings": measurements.get("lint_findings"),
+                "undelegated_operators": undelegated,
             },
         ),
         measurements=measurements,
@@ -189,6 +210,31 @@ def judge_precision(precision: str, contents: Mapping[str, Any]) -> tuple[list[s
     return [], share
 
 
+def judge_layers(
+    precision: str, layers: Mapping[str, list[str]] | None
+) -> tuple[list[str], list[str]]:
+    """Failures and warnings of layers that work on float data where integers are promised.
+
+    Args:
+        layers: see `edgecheck.targets.Tools.inspect`; None where that is not known.
+    """
+    if precision not in STATIC or layers is None or not layers["float"]:
+        return [], []
+    integer, floats = layers["integer"], layers["float"]
+    if not integer:
+        count = len(floats)
+        return [
+            f"no layer computes on integers: the activations of {_all(count)} are float, or "
+            f"quantized at run time, and a file of {precision} has their scales in it"
+        ], []
+    named = ", ".join(floats[:_NAMED]) + (", ..." if len(floats) > _NAMED else "")
+    return [], [f"{len(floats)} of {len(integer) + len(floats)} layers compute in float: {named}"]
+
+
+def _all(count: int) -> str:
+    return "its one layer" if count == 1 else f"all {count} layers"
+
+
 def judge_placement(placement: Mapping[str, Any]) -> list[str]:
     """What a person should know about where operators run."""
     left = placement.get("undelegated_operators", 0)
@@ -198,6 +244,19 @@ def judge_placement(placement: Mapping[str, Any]) -> list[str]:
         f"{count} {name}" for name, count in placement["undelegated_operators_by_type"].items()
     )
     return [f"{left} of {placement['operators']} operators are not delegated: {kinds}"]
+
+
+def judge_provider(placement: Mapping[str, Any]) -> list[str]:
+    """Whether the provider that was asked for first runs anything at all.
+
+    ONNX Runtime enables a provider that then takes no operator, without a word.
+    """
+    asked = placement.get("asked_provider")
+    counts: Mapping[str, int] = placement.get("operators_by_provider", {})
+    if asked is None or counts.get(asked):
+        return []
+    ran = ", ".join(f"{count} on {name}" for name, count in counts.items()) or "none ran"
+    return [f"no operator runs on {asked}, which target_options ask for: {ran}"]
 
 
 def _compare(
@@ -232,7 +291,13 @@ def _try_batches(workbench: Workbench, case: Case) -> list[str]:
     """Run the parity inputs at each batch size; the batch axis of every output must follow."""
     feeds = workbench.feeds(case)
     failures = []
-    for index, outputs in workbench.feed_outputs(case).items():
+    try:
+        results = workbench.feed_outputs(case)
+    except ChildError as error:
+        if error.kind != "raised" or not (problem := _size_that_fails(workbench, case, feeds)):
+            raise
+        return [problem]
+    for index, outputs in results.items():
         batch = feeds.sizes[index].get("batch")
         for name, path in outputs.items():
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
@@ -242,6 +307,26 @@ def _try_batches(workbench: Workbench, case: Case) -> list[str]:
                     "its first axis does not follow the batch"
                 )
     return failures
+
+
+def _size_that_fails(workbench: Workbench, case: Case, feeds: Feeds) -> str:
+    """What a file that runs at some sizes only says at another, or "" if it is not the sizes."""
+    session = workbench.session(case)
+    ran: list[int] = []
+    for index, feed in enumerate(feeds.feeds):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                session.run([feed], Path(folder))
+            except ChildError as error:
+                if not ran or feeds.sizes[index] in [feeds.sizes[other] for other in ran]:
+                    return ""
+                return (
+                    f"the file runs on {', '.join(feeds.labels[other] for other in ran)}, but not "
+                    f"on {feeds.labels[index]}: a size is fixed within it, as by a reshape to that "
+                    f"of the exporter's example ({error})"
+                )
+        ran.append(index)
+    return ""
 
 
 def _in_training_mode(workbench: Workbench, case: Case) -> bool:

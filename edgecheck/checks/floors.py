@@ -252,7 +252,7 @@ def _honest(workbench: Workbench, compared: _Compared, limits: Limits) -> Floors
             warnings.append(
                 f"output {name!r}: SQNR is {below:.3g} dB below the {reached:.3g} dB that a plain "
                 f"quantization to {case.precision} of this model reaches: look at its calibration "
-                "and granularity"
+                "and granularity, and whether it is this model's file"
             )
     return Floors(metrics, warnings=tuple(warnings), measurements={"honest": arithmetic})
 
@@ -266,7 +266,8 @@ def _rows(case: Case, outputs: Mapping[str, str]) -> int | None:
     if len(sizes) != 1 or 0 in sizes:
         return None
     (batch,) = sizes
-    return rows_needed(batch, min(int(np.prod(shape[1:])) for shape in shapes))
+    values = min(int(np.prod(shape[1:])) for shape in shapes)
+    return rows_needed(batch, values, case.precision)
 
 
 def _outputs(

@@ -58,7 +58,7 @@ def measure(workbench: Workbench, case: Case) -> Evidence:
     """Try adversarial inputs: the one to replay, or else the kept ones and then a search."""
     settings, count = workbench.settings, wanted(workbench, case)
     if settings.replay is not None:
-        trial = _Trial(workbench, case)
+        trial = Trial(workbench, case)
         arrays = load(settings.replay)
         if problem := misfit(arrays, case.model.inputs):
             raise EdgecheckError(f"{settings.replay} is no input of {case.model_name}: {problem}")
@@ -67,7 +67,7 @@ def measure(workbench: Workbench, case: Case) -> Evidence:
         return _told(judged, arrays, settings.replay, measured, "replayed")
     if not count:
         return Evidence()
-    trial = _Trial(workbench, case)
+    trial = Trial(workbench, case)
     warnings = []
     kept = _kept(workbench, case)
     for path in kept:
@@ -145,7 +145,7 @@ class _Scale:
         return Agreement(max_reference=self.largest, reference_power=self.power * values)
 
 
-class _Trial:
+class Trial:
     """Tries inputs on the reference and the candidate, in their running processes.
 
     Attributes:
@@ -198,18 +198,20 @@ class _Trial:
             (paths,) = self._reference([feed], self._folder / "reference", None)
             expected = {name: _load(path) for name, path in paths.items()}
         except ChildError as error:
-            return Judged(math.inf, f"the reference does not take it: {error}")
+            return Judged(math.inf, f"the reference does not take it: {error}", "reference")
         try:
             session = self._workbench.session(self._case)
             (paths,) = session.run([feed], self._folder / "candidate")
             outputs = {name: _load(path) for name, path in paths.items()}
         except ChildError as error:
-            return Judged(math.inf, f"the candidate does not take it: {error}")
+            return Judged(math.inf, f"the candidate does not take it: {error}", "candidate")
         broken: dict[str, list[Comparison]] = {}
         score = 0.0
         for name, output in outputs.items():
             if problem := compare_basics(output, expected[name], name, "it"):
-                return Judged(math.inf, problem)
+                broken_reference = problem.startswith("the reference")
+                cause = "reference" if broken_reference else "candidate"
+                return Judged(math.inf, problem, cause)
             agreement = self._scales[name].agreement(output.size)
             agreement.add(output, expected[name], "", classes=False)
             metrics = agreement.metrics()
@@ -222,8 +224,10 @@ class _Trial:
             return Judged(score)
         for name, comparisons in broken.items():
             stated = [item for item in comparisons if item.limit.origin != "default"]
-            if stated or not self._is_rounding(feed, arrays, name, outputs, expected):
-                return Judged(score, (stated or comparisons)[0].sentence())
+            rounding = self._is_rounding(feed, arrays, name, outputs, expected)
+            if stated or not rounding:
+                cause = "error" if stated or rounding is not None else "unexplained"
+                return Judged(score, (stated or comparisons)[0].sentence(), cause)
         self.excused += 1
         return Judged(0.0)  # the search is to go elsewhere
 
@@ -234,12 +238,12 @@ class _Trial:
         name: str,
         outputs: Arrays,
         expected: Arrays,
-    ) -> bool:
-        """Whether the reference itself rounds as much on this input; False where it can't tell."""
+    ) -> bool | None:
+        """Whether the reference itself rounds as much on this input; None where it can't tell."""
         case = self._case
         source = self._workbench.reference_source(case, main=False)
         if source is None:
-            return False
+            return None
         own = {"kind": "float64"}, arithmetic_of(case.precision)
         found = []
         for arithmetic in own:
@@ -250,11 +254,11 @@ class _Trial:
                 *source, case.model, [feed], [None], f"fuzz {_sha256(arrays)}", arithmetic
             )
             if simulated["reason"]:
-                return False
+                return None
             found.append(_load(simulated["outputs"][0][name]))
         exact, middle = found
         if exact.shape != middle.shape or exact.shape != outputs[name].shape:
-            return False
+            return None
         noise = Noise(case.precision)
         noise.add(outputs[name], middle, exact)
         if noise.reason:

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgecheck.agreement import Agreement, compare_basics
 from edgecheck.budget import KINDS, Limit
-from edgecheck.checks import floors, fuzz, repeating
+from edgecheck.checks import boundary, floors, fuzz, localizing, repeating
 from edgecheck.verdict import Comparison, Outcome, Verdict, conclude, extended
 
 if TYPE_CHECKING:
@@ -73,7 +73,11 @@ def run(workbench: Workbench, case: Case) -> Verdict:
 
 def _beyond(workbench: Workbench, case: Case, verdict: Verdict, found: floors.Floors) -> Verdict:
     """The verdict with what shows on inputs that are adversarial, or run again."""
-    if verdict.outcome is Outcome.PASSED or workbench.settings.replay is not None:
+    passed = verdict.outcome is Outcome.PASSED
+    if passed:
+        verdict = extended(verdict, localizing.look_inside(workbench, case, found.metrics))
+        verdict = extended(verdict, boundary.measure(workbench, case))
+    if passed or workbench.settings.replay is not None:
         verdict = extended(verdict, fuzz.measure(workbench, case))
     noise = {
         name: values["noise_max"] for name, values in found.metrics.items() if "noise_max" in values

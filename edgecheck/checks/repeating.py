@@ -56,7 +56,9 @@ def measure(workbench: Workbench, case: Case, noise: Mapping[str, float]) -> Evi
     )
     (threaded,) = reopened.run([one], folder / "threads")
     found[THREADS] = _differences(before, _load(threaded))
-    failures, warnings = repeatability.judge(case.precision, found, noise)
+    failures, warnings = repeatability.judge(
+        case.precision, found, noise, repeats=case.target.repeats
+    )
     measured = {
         way: {name: item.as_data() for name, item in differences.items()}
         for way, differences in found.items()

@@ -1,4 +1,4 @@
-"""ONNX Runtime: runs .onnx files on its CPU provider."""
+"""ONNX Runtime: runs .onnx files on its CPU provider, or on those that are asked for."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _DTYPES = {
         for bits in (8, 16, 32, 64)
     },
 }
+_CPU = "CPUExecutionProvider"
 # A serialized ONNX model with one Identity node on one float (IR 8, opset 17): loading it makes the
 # runtime allocate its thread pools and arenas before a model is weighed.
 _IDENTITY = bytes.fromhex(
@@ -37,13 +38,14 @@ _IDENTITY = bytes.fromhex(
 
 
 class OnnxRuntimeDriver(Driver):
-    """An inference session on the CPU provider."""
+    """An inference session."""
 
     def __init__(self) -> None:
         super().__init__()
         self._session: Any = None
         self._path = ""
         self._options: dict[str, Any] = {}
+        self._providers: list[str] = []
 
     def _session_options(self) -> Any:
         options = onnxruntime.SessionOptions()
@@ -56,13 +58,17 @@ class OnnxRuntimeDriver(Driver):
 
     def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         self._path, self._options = path, options
-        providers = options.get("providers", ["CPUExecutionProvider"])
+        providers = list(options.get("target", {}).get("providers", [_CPU]))
+        self._providers = providers
         self._session = onnxruntime.InferenceSession(
             path, self._session_options(), providers=providers
         )
         # An unknown or absent provider falls back to the CPU without a word.
         if missing := [name for name in providers if name not in self._session.get_providers()]:
-            raise RuntimeError(f"ONNX Runtime did not enable {missing}, asked for {providers}")
+            raise RuntimeError(
+                f"ONNX Runtime did not enable {missing}, asked for {providers}; this build has "
+                f"{onnxruntime.get_available_providers()}"
+            )
         return (
             [_tensor(item) for item in self._session.get_inputs()],
             [_tensor(item) for item in self._session.get_outputs()],
@@ -79,9 +85,17 @@ class OnnxRuntimeDriver(Driver):
         """Executed operators by provider, from the runtime's own profile of one inference."""
         events, _ = self._profiled(feed, warmup=0, runs=1, limit_s=0)
         providers = Counter(event["args"]["provider"] for event in events)
+        asked = self._providers[0]
+        left = Counter(
+            event["args"]["op_name"] for event in events if event["args"]["provider"] != asked
+        )
         return {
             "providers": self._session.get_providers(),
+            "asked_provider": asked,
             "operators_by_provider": dict(sorted(providers.items())),
+            "operators": len(events),
+            "undelegated_operators": left.total(),
+            "undelegated_operators_by_type": dict(sorted(left.items())),
         }
 
     def profile(self, feed: dict[str, str]) -> dict[str, Any]:
@@ -157,7 +171,7 @@ class OnnxRuntimeDriver(Driver):
         return {name: size for name, size in largest.items() if size}
 
     def warm_runtime(self) -> None:
-        onnxruntime.InferenceSession(_IDENTITY, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(_IDENTITY, providers=[_CPU])
 
 
 def _tensor(item: Any) -> Tensor:

@@ -126,8 +126,11 @@ def _model(model_file: Path) -> Any:
     from google.protobuf.message import DecodeError
 
     model = _messages().Model()
+    content = model_file.read_bytes()
+    if not content:
+        raise ProgramError(f"{model_file.name} is empty")
     try:
-        model.ParseFromString(model_file.read_bytes())
+        model.ParseFromString(content)
     except DecodeError as error:
         raise ProgramError(f"{model_file.name} is damaged: {error}") from error
     kind = model.WhichOneof("Type")

@@ -52,7 +52,7 @@ def inspect(package: Path) -> dict[str, Any]:
     elements, sizes = _count_weights(function.block)
     findings = lint(program)
     return {
-        "failures": [],
+        "failures": _versions(program, function),
         "warnings": findings,
         "lint": findings,
         "format": {
@@ -64,6 +64,7 @@ def inspect(package: Path) -> dict[str, Any]:
         "quantized_operators": dict(sorted(_quantized(function.block).items())),
         "weight_elements": dict(sorted(elements.items())),
         "weight_bytes": dict(sorted(sizes.items())),
+        "layers": _layers(function.block),
     }
 
 
@@ -160,6 +161,52 @@ def _quantized(block: Block) -> Counter[str]:
         and not operation.operator.startswith("constexpr_")
         and sources.intersection(operation.used())
     )
+
+
+def _layers(block: Block) -> dict[str, list[str]]:
+    """Layers with constant weights by what their data is: ``integer`` where it is dequantized."""
+    makers = {output.name: item for item in block.walk() for output in item.outputs}
+    found: dict[str, list[str]] = {"integer": [], "float": []}
+    for item in block.walk():
+        if item.operator not in _MATRIX_OPERATORS or "x" not in item.inputs:
+            continue
+        weight, data = (item.inputs.get(name, ("",))[0] for name in ("weight", "x"))
+        if item.operator == "matmul":
+            weight = item.inputs["y"][0]
+        maker = makers.get(weight) if isinstance(weight, str) else None
+        if maker is None or not (
+            maker.operator in ("const", "dequantize") or maker.operator.startswith("constexpr_")
+        ):
+            continue
+        source = makers.get(data) if isinstance(data, str) else None
+        static = source is not None and source.operator == "dequantize"
+        found["integer" if static else "float"].append(f"{item.operator} {item.name}")
+    return found
+
+
+def _versions(program: Program, function: Function) -> list[str]:
+    """Why no system loads the file as it says: its version is unknown, or older than its operators.
+
+    The opset CoreML5 came with specification version 6, and each later one with the next
+    (coremltools, ``_OPSET``).
+    """
+    version = program.specification_version
+    newest = max(DEPLOYMENT_TARGETS)
+    if version > newest:
+        return [
+            f"specification version {version} is newer than any known; the newest is {newest} "
+            f"({DEPLOYMENT_TARGETS[newest]})"
+        ]
+    opset = function.opset.removeprefix("CoreML")
+    needed = int(opset) + 1 if opset.isdecimal() else 0
+    if needed <= version:
+        return []
+    system = DEPLOYMENT_TARGETS.get(needed, "a newer system")
+    return [
+        f"its operators are of opset {function.opset}, which {system} brought (specification "
+        f"version {needed}), but the file is for {program.deployment_target or version}, which "
+        "refuses it"
+    ]
 
 
 def lint(program: Program) -> list[str]:

@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from math import prod
@@ -23,6 +24,11 @@ _QUANTIZED_OPERATORS = frozenset(
         "DynamicQuantizeLSTM",
     }
 )
+# Layers: those that are float unless their data is dequantized, those that quantize it as they run,
+# and those on integers.
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_AT_RUN_TIME = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulNBits"})
+_ON_INTEGERS = frozenset({"QLinearConv", "QLinearMatMul", "QGemm"})
 
 
 def inspect(path: str) -> dict[str, Any]:
@@ -37,7 +43,7 @@ def inspect(path: str) -> dict[str, Any]:
         text = " ".join(str(error).split())[:300]
         return unreadable(f"the file can't be read as an ONNX model: {text}")
     return {
-        "failures": _check(path),
+        "failures": [*_check(path), *_training_mode(model)],
         "warnings": [],
         "external_files": sorted(external),
         "format": {
@@ -100,9 +106,46 @@ def _check_opset(model: Any) -> list[str]:
     except Exception as error:
         return [
             f"opset {opset} with IR version {model.ir_version} is out of the range of ONNX Runtime "
-            f"{onnxruntime.__version__}: {' '.join(str(error).split())[:200]}"
+            f"{onnxruntime.__version__}: {_reason(str(error))}"
         ]
     return []
+
+
+def _training_mode(model: Any) -> list[str]:
+    """Operators in training mode (ONNX, since Dropout-12 and BatchNormalization-14).
+
+    ONNX Runtime removes such a Dropout when it optimises, so that no output shows it; a runtime
+    that does as the file says draws random masks.
+    """
+    found: Counter[str] = Counter()
+    for graph in graphs(model.graph):
+        constants = _constants(graph)
+        for node in graph.node:
+            if node.op_type == "BatchNormalization":
+                found[node.op_type] += any(
+                    item.name == "training_mode" and item.i for item in node.attribute
+                )
+            elif node.op_type == "Dropout" and len(node.input) > 2:
+                found[node.op_type] += _is_true(constants.get(node.input[2]))
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()) if count)
+    if not told:
+        return []
+    return [
+        f"operators are in training mode ({told}): call eval() on the model before it is exported"
+    ]
+
+
+def _is_true(tensor: Any) -> bool:
+    from onnx import numpy_helper
+
+    return tensor is not None and bool(numpy_helper.to_array(tensor).any())
+
+
+def _reason(text: str) -> str:
+    """The end of the runtime's message: before it are places in its sources."""
+    words = " ".join(text.split())
+    stated = re.search(r"Unsupported model IR version.*|Current official support.*", words)
+    return stated[0] if stated else words[-200:]
 
 
 def graphs(graph: Any) -> Iterator[Any]:
@@ -121,9 +164,11 @@ def _count(model: Any) -> dict[str, Any]:
 
     A weight is a constant of two elements or more that is neither an index (int64) nor a scale or
     zero point. An operator is quantized if it is one of `_QUANTIZED_OPERATORS`, or its data or its
-    weight comes from DequantizeLinear.
+    weight comes from DequantizeLinear. Layers are told from products of activations by their
+    constant weight.
     """
     operators: Counter[str] = Counter()
+    layers: dict[str, list[str]] = {"integer": [], "float": []}
     quantized: Counter[str] = Counter()
     elements: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -134,6 +179,11 @@ def _count(model: Any) -> dict[str, Any]:
             for node in graph.node
             if node.op_type == "DequantizeLinear"
             for output in node.output
+        }
+        unpacked = {
+            node.output[0]
+            for node in graph.node
+            if node.op_type == "DequantizeLinear" and node.input[0] in constants
         }
         parameters: set[str] = set()
         packed: dict[str, tuple[str, int]] = {}
@@ -149,6 +199,16 @@ def _count(model: Any) -> dict[str, Any]:
                 and dequantized.intersection(node.input)
             ):
                 quantized[node.op_type] += 1
+            if node.op_type in _ON_INTEGERS | _AT_RUN_TIME or (
+                node.op_type in _LAYERS
+                and (node.input[1] in constants or node.input[1] in unpacked)
+            ):
+                # A float weight beside dequantized data is multiplied in float.
+                static = node.op_type in _ON_INTEGERS or (
+                    node.input[0] in dequantized - unpacked and node.input[1] in unpacked
+                )
+                name = " ".join(filter(None, (node.op_type, node.name)))
+                layers["integer" if static else "float"].append(name)
         for name, tensor in constants.items():
             kind, count, size = _storage(tensor)
             if name in packed:
@@ -162,6 +222,7 @@ def _count(model: Any) -> dict[str, Any]:
         "quantized_operators": dict(sorted(quantized.items())),
         "weight_elements": dict(sorted(elements.items())),
         "weight_bytes": dict(sorted(sizes.items())),
+        "layers": layers,
     }
 
 

@@ -142,6 +142,7 @@ TARGETS = (
         "ort-webgpu",
         "ONNX Runtime Web on WebGPU",
         aliases=("webgpu",),
+        repeats=False,
         options={"adapter": "hardware"},
         check_options=_check_options,
         gaps=_webgpu_gaps,

@@ -85,6 +85,7 @@ TARGETS = (
         check_options=check_options,
         lacks=_lacks,
         gaps=_gaps,
+        repeats=False,
     ),
 )
 

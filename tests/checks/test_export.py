@@ -10,9 +10,11 @@ from edgecheck.arena import Buffer, Operator, chart, describe, plan
 from edgecheck.budget import Limit
 from edgecheck.checks.export import (
     download_bytes,
+    judge_layers,
     judge_memory,
     judge_placement,
     judge_precision,
+    judge_provider,
     judged_bytes,
 )
 from edgecheck.names import PRECISIONS
@@ -92,6 +94,31 @@ def test_fp16_needs_no_quantized_operators():
     assert judge_precision("fp16", contents({"float16": 1000})) == ([], 1.0)
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8-qat", "int16x8"])
+def test_a_static_file_with_float_activations_is_not_what_it_says(precision):
+    (failure,), warnings = judge_layers(precision, {"integer": [], "float": ["Conv a", "Gemm b"]})
+    assert "no layer computes on integers: the activations of all 2 layers are float" in failure
+    assert warnings == []
+
+
+def test_single_layers_in_float_are_named():
+    layers = {"integer": ["Conv a"], "float": [f"Gemm {index}" for index in range(7)]}
+    failures, (warning,) = judge_layers("int8", layers)
+    assert failures == []
+    assert warning == (
+        "7 of 8 layers compute in float: Gemm 0, Gemm 1, Gemm 2, Gemm 3, Gemm 4, ..."
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-dynamic", "int8-weights", "int4"])
+def test_other_precisions_may_have_float_activations(precision):
+    assert judge_layers(precision, {"integer": [], "float": ["Conv a"]}) == ([], [])
+
+
+def test_files_whose_layers_are_not_known_are_not_judged_by_them():
+    assert judge_layers("int8", None) == ([], [])
+
+
 def test_an_fp32_file_of_floats_passes_without_a_share():
     assert judge_precision("fp32", contents({"float32": 1000, "int64": 8})) == ([], None)
     assert judge_precision("fp32", contents()) == ([], None)
@@ -135,6 +162,17 @@ def test_operators_that_are_not_delegated_are_told_by_type():
         }
     )
     assert warning == "3 of 9 operators are not delegated: 2 GELU, 1 PAD"
+
+
+def test_a_provider_that_runs_nothing_is_not_the_one_that_was_asked_for():
+    ran = {"CPUExecutionProvider": 9}
+    asked = {"operators_by_provider": ran, "asked_provider": "CPUExecutionProvider"}
+    assert judge_provider({}) == judge_provider(asked) == []
+    (failure,) = judge_provider({**asked, "asked_provider": "AzureExecutionProvider"})
+    assert failure == (
+        "no operator runs on AzureExecutionProvider, which target_options ask for: "
+        "9 on CPUExecutionProvider"
+    )
 
 
 # -- activation memory

@@ -29,9 +29,11 @@ def save_scale(path: Path, shape: list[Any], kind: int = TensorProto.FLOAT, op: 
     return str(path)
 
 
-def opened(path: str, batch: int | None = None, transpose: list[int] | None = None) -> Any:
+def opened(
+    path: str, batch: int | None = None, transpose: list[int] | None = None, **chosen: Any
+) -> Any:
     driver = OnnxRuntimeDriver()
-    driver.load(path, OPTIONS)
+    driver.load(path, {**OPTIONS, "target": chosen})
     side = {"name": "x", "transpose": transpose}
     driver.bind(
         {
@@ -108,7 +110,7 @@ def test_a_provider_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has the CUDA provider")
     with pytest.raises(RuntimeError, match="did not enable"):
-        OnnxRuntimeDriver().load(path, {**OPTIONS, "providers": providers})
+        OnnxRuntimeDriver().load(path, {**OPTIONS, "target": {"providers": providers}})
 
 
 def test_placement_counts_what_ran_by_provider(tmp_path: Path) -> None:
@@ -116,6 +118,18 @@ def test_placement_counts_what_ran_by_provider(tmp_path: Path) -> None:
     np.save(tmp_path / "in.npy", np.ones((1, 3), np.float32))
     placement = driver.placement({"image": str(tmp_path / "in.npy")})
     assert placement["operators_by_provider"] == {"CPUExecutionProvider": 1}
+    assert placement["undelegated_operators"] == 0
+
+
+def test_a_provider_that_takes_no_operator_leaves_them_all(tmp_path: Path) -> None:
+    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this build of ONNX Runtime has no provider that runs nothing here")
+    asked = ["AzureExecutionProvider", "CPUExecutionProvider"]
+    driver = opened(save_scale(tmp_path / "m.onnx", ["batch", 3]), providers=asked)
+    np.save(tmp_path / "in.npy", np.ones((1, 3), np.float32))
+    placement = driver.placement({"image": str(tmp_path / "in.npy")})
+    assert placement["asked_provider"] == "AzureExecutionProvider"
+    assert placement["undelegated_operators_by_type"] == {"Add": 1}
 
 
 def test_a_timed_inference_is_the_runtimes_own_and_gives_the_same(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_corrupt_protobuf(package: Path) -> None:
     with pytest.raises(ProgramError, match=r"model\.mlmodel is damaged"):
         read(package)
     file.write_bytes(b"")
-    with pytest.raises(ProgramError, match="holds no model"):
+    with pytest.raises(ProgramError, match=r"model\.mlmodel is empty"):
         read(package)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,28 @@ def test_integer_weights_and_what_works_on_them_are_counted(tmp_path: Path) -> N
     assert contents["quantized_operators"] == {"MatMul": 1}
 
 
+def test_a_layer_is_one_of_integers_only_where_its_data_is_quantized_too(tmp_path: Path) -> None:
+    def layers(nodes: list[onnx.NodeProto]) -> dict[str, list[str]]:
+        model = onnx.load(save(tmp_path / "m.onnx", weight("int8")))
+        product = model.graph.node.pop()
+        product.input[0] = nodes[-1].output[0]
+        model.graph.node.extend([*nodes, product])
+        onnx.save(model, tmp_path / "changed.onnx")
+        found = onnx_file.inspect(str(tmp_path / "changed.onnx"))
+        assert found["failures"] == []
+        return found["layers"]
+
+    pair = [
+        helper.make_node("QuantizeLinear", ["x", "scale"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["d"]),
+    ]
+    assert layers(pair) == {"integer": ["MatMul"], "float": []}
+    assert layers([helper.make_node("Identity", ["x"], ["d"])]) == {
+        "integer": [],
+        "float": ["MatMul"],
+    }
+
+
 def test_four_bit_weights_take_half_a_byte(tmp_path: Path) -> None:
     packed = helper.make_tensor("weight", TensorProto.INT4, [4, 3], [1] * 12)
     contents = onnx_file.inspect(save(tmp_path / "m.onnx", packed, opset=21))
@@ -62,6 +85,18 @@ def test_four_bit_weights_take_half_a_byte(tmp_path: Path) -> None:
 def test_a_version_beyond_the_runtime_fails(tmp_path: Path, opset: int, ir: int) -> None:
     contents = onnx_file.inspect(save(tmp_path / "m.onnx", weight(), opset, ir))
     assert any(str(max(opset, ir)) in line for line in contents["failures"])
+
+
+@pytest.mark.parametrize(("opset", "ir"), [(onnx.defs.onnx_opset_version(), 10), (20, 14)])
+def test_of_a_version_beyond_the_runtime_its_newest_is_told(
+    tmp_path: Path, opset: int, ir: int
+) -> None:
+    failures = onnx_file._check_opset(onnx.load(save(tmp_path / "m.onnx", weight(), opset, ir)))
+    if not failures:
+        pytest.skip("this ONNX Runtime takes all that this onnx knows")
+    (failure,) = failures
+    assert re.search(r"max supported IR version: \d+|support for .* is till opset \d+", failure)
+    assert "onnxruntime_src" not in failure
 
 
 def test_a_graph_that_is_not_valid_fails(tmp_path: Path) -> None:
@@ -83,3 +118,33 @@ def test_external_data_outside_the_models_folder_or_absent_fails(
     entry.key, entry.value = "location", location
     contents = onnx_file.inspect(save(tmp_path / "model" / "m.onnx", outside))
     assert len(contents["failures"]) == 1
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_operators_in_training_mode_fail(tmp_path: Path, training: bool) -> None:
+    """ONNX Runtime removes a Dropout that is, so that running the file does not show it."""
+    names = ("scale", "shift", "mean", "variance")
+    nodes = [
+        helper.make_node(
+            "BatchNormalization",
+            ["x", *names],
+            ["z", *(["new_mean", "new_variance"] if training else [])],
+            training_mode=int(training),
+        ),
+        helper.make_node("Dropout", ["z", "ratio", "training"], ["y"]),
+    ]
+    tensors = [("ratio", np.float32(0.5)), ("training", np.bool_(training))]
+    tensors += [(name, np.ones(3, np.float32)) for name in names]
+    shape = ["batch", 3, 4]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors],
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    onnx.save(model, tmp_path / "m.onnx")
+    failures = onnx_file.inspect(str(tmp_path / "m.onnx"))["failures"]
+    told = "operators are in training mode (1 BatchNormalization, 1 Dropout)"
+    assert [text.partition(":")[0] for text in failures] == ([told] if training else [])

@@ -194,6 +194,24 @@ def test_inspection_brings_the_plan(tmp_path: Path) -> None:
     assert contents["activation_memory"]["arena_bytes"] == 1200
 
 
+def test_a_file_that_is_cut_off_says_so(tmp_path: Path) -> None:
+    whole, path = pack(model(chain())), tmp_path / "m.tflite"
+    path.write_bytes(whole[:-1])
+    (failure,) = TfliteTools().inspect(path=str(path))["failures"]
+    assert failure.startswith("the file is cut off or damaged: ")
+    # Weights that lie after the flatbuffer, as in large files.
+    made = model(chain())
+    made.buffers.append(schema.BufferT())
+    made.buffers[-1].offset, made.buffers[-1].size = 4096, 1000
+    content = pack(made).ljust(5096, b"w")
+    for size_bytes, says in (
+        (5096, []),
+        (5000, ["the file is cut off: its weights end at byte 5096, it has 5000"]),
+    ):
+        path.write_bytes(content[:size_bytes])
+        assert TfliteTools().inspect(path=str(path))["failures"] == says
+
+
 # -- against TensorFlow Lite Micro
 
 

@@ -202,7 +202,7 @@ def _range_1d(call: Call) -> torch.Tensor:
 
 
 def _random(call: Call) -> torch.Tensor:
-    raise call.unsupported("(it draws random numbers, which no other machine draws again)")
+    raise call.unsupported("(it draws random numbers, as dropout left in training mode does)")
 
 
 HANDLERS: dict[str, Handler] = {

@@ -1,0 +1,53 @@
+"""The bounds of the declared domain, which random inputs never hit: all lowest, all highest, zero.
+
+Part of the parity check: three single inferences of reference and candidate, judged as adversarial
+inputs are. Constant inputs are also where a variance is zero. Not for searching: see
+`edgecheck.checks.fuzz`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgecheck import fuzzing
+from edgecheck.checks import fuzz
+from edgecheck.fuzzing import Pattern, Recipe
+from edgecheck.verdict import Evidence
+
+if TYPE_CHECKING:
+    from edgecheck.case import Case
+    from edgecheck.workbench import Workbench
+
+_LEVELS = {"low": "their lowest", "high": "their highest", "zero": "zero"}
+
+
+def measure(workbench: Workbench, case: Case) -> Evidence:
+    """Run both sides with all inputs at a bound.
+
+    A candidate that does not take one, or gives NaN, infinite values or another shape where the
+    reference does not, fails; so does an error that rounding does not explain. It is a warning
+    where nothing is known of rounding, and where it is the reference that gives NaN.
+    """
+    trial = fuzz.Trial(workbench, case)
+    inputs = case.model.inputs
+    sizes = tuple((name, min(found)) for name, found in sorted(trial.sizes.items()))
+    failures, warnings, scores = [], [], {}
+    tried: list[fuzz.Arrays] = []
+    for level, words in _LEVELS.items():
+        recipe = Recipe(sizes, tuple(Pattern("constant", level) for _ in inputs))
+        arrays = fuzzing.build(inputs, recipe)
+        if any(all(np.array_equal(one[key], arrays[key]) for key in one) for one in tried):
+            continue
+        tried.append(arrays)
+        judged = trial.judge(arrays)
+        scores[level] = judged.score
+        if not judged.failure:
+            continue
+        sentence = f"with all inputs at {words} (declared domain): {judged.failure}"
+        if judged.cause in ("reference", "unexplained"):
+            warnings.append(sentence)
+        else:
+            failures.append(sentence)
+    return Evidence(tuple(failures), tuple(warnings), {"boundary": scores})

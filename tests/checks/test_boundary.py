@@ -1,0 +1,103 @@
+"""Inputs at the bounds of the domain: what breaks there alone is told, and whose fault it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgecheck.budget import Budget
+from edgecheck.case import Case
+from edgecheck.checks import boundary
+from edgecheck.model import Input, Model
+from edgecheck.targets import find_target
+from edgecheck.verdict import Evidence
+from edgecheck.workbench import Settings, Workbench
+
+node = helper.make_node
+GUARDED = [node("Max", ["x", "least"], ["above"]), node("Log", ["above"], ["y"])]
+LOG = [node("Log", ["x"], ["y"])]
+# The same but at the upper bound.
+AT_BOUND = [
+    node("Max", ["x", "least"], ["above"]),
+    node("Log", ["above"], ["logs"]),
+    node("Less", ["x", "high"], ["inside"]),
+    node("Where", ["inside", "logs", "high"], ["y"]),
+]
+Measure = Callable[..., Evidence]
+
+
+def save(path: Path, nodes: list[Any]) -> Path:
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"
+    }
+    constants = {"least": 1e-6, "high": 1.0}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [values["x"]],
+        [values["y"]],
+        [helper.make_tensor(name, TensorProto.FLOAT, [], [v]) for name, v in constants.items()],
+    )
+    made = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    onnx.save(made, path)
+    return path
+
+
+@pytest.fixture
+def measure(tmp_path: Path) -> Iterator[Measure]:
+    """What the bounds show of a graph whose reference is another one."""
+    settings = Settings(
+        tmp_path / "cache", tmp_path / "scratch", lock=tmp_path / "lock", spare=False
+    )
+    workbench = Workbench(settings)
+
+    def measured(candidate: list[Any], reference: list[Any], budget: Budget | None = None) -> Any:
+        model = Model(
+            save(tmp_path / "reference.onnx", reference),
+            inputs=[Input("x", ("batch", 4), low=0, high=1)],
+            outputs=["y"],
+            artifacts={"ort": save(tmp_path / "m.onnx", candidate)},
+        )
+        case = Case("m", "", find_target("ort"), "fp32", model, budget or Budget())
+        return boundary.measure(workbench, case)
+
+    yield measured
+    workbench.close()
+
+
+def test_a_guard_that_the_file_lost_shows_at_the_bound_that_it_was_for(measure: Measure) -> None:
+    found = measure(LOG, GUARDED)
+    (failure,) = found.failures
+    assert failure.startswith("with all inputs at their lowest (declared domain): the candidate's ")
+    assert "has 4 NaN or infinite values, the first is -inf" in failure
+    assert found.warnings == ()
+    # Zero is the lower bound: it is run once.
+    assert set(found.measurements["boundary"]) == {"low", "high"}
+
+
+def test_a_sound_file_has_no_finding(measure: Measure) -> None:
+    found = measure(GUARDED, GUARDED)
+    assert (found.failures, found.warnings) == ((), ())
+    assert max(found.measurements["boundary"].values()) < 1e-3
+
+
+def test_a_reference_that_breaks_at_a_bound_is_a_warning(measure: Measure) -> None:
+    found = measure(LOG, LOG)
+    (warning,) = found.warnings
+    assert "with all inputs at their lowest (declared domain): the reference's output" in warning
+    assert found.failures == ()
+
+
+def test_an_error_fails_where_rounding_is_known_or_the_limit_is_stated(measure: Measure) -> None:
+    found = measure(AT_BOUND, GUARDED)
+    (warning,) = found.warnings  # of an ONNX source the rounding is not known
+    assert warning.startswith("with all inputs at their highest (declared domain): ")
+    assert found.failures == ()
+    stated = measure(AT_BOUND, GUARDED, Budget(max_abs_error=0.5))
+    (failure,) = stated.failures
+    assert "max_abs_error[y] 1 is not <= 0.5 (budget)" in failure
