@@ -1,0 +1,44 @@
+"""Sound files as a suite of Conformance classes: none of them may fail.
+
+The bundled models and `architectures`, in fp32, fp16 and int8. Each seed draws weights (of the
+architectures), data and inputs, and takes the next of the targets. Not for counting: see
+`verdicts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import edgecheck
+from tests.faults import architectures, bench
+
+TARGETS = ("ort", "tflite", "coreml")
+PRECISIONS = ("fp32", "fp16", "int8")
+SEEDS = 20
+
+
+def declare(seeds: range) -> dict[str, type[edgecheck.Conformance]]:
+    """A Conformance class for each model and each seed."""
+    return {f"Test{position}": _suite(model) for position, model in enumerate(_declarations(seeds))}
+
+
+def names() -> list[str]:
+    """The models, without their seeds."""
+    return [*bench.MODELS, *architectures.ARCHITECTURES]
+
+
+def _declarations(seeds: range) -> Iterator[edgecheck.Model]:
+    for seed in seeds:
+        for position, name in enumerate(names()):
+            targets = {TARGETS[(seed + position) % len(TARGETS)]: PRECISIONS}
+            if name in bench.MODELS:
+                full = f"{name}-{seed}"
+                yield bench.declaration(name, name=full, seed=seed, targets=targets)
+            else:
+                yield architectures.declaration(name, seed, targets=targets)
+
+
+def _suite(model: edgecheck.Model) -> type[edgecheck.Conformance]:
+    members: dict[str, Any] = {"model": model, "test_latency": None, "test_memory": None}
+    return type(str(model.name), (edgecheck.Conformance,), members)
