@@ -108,6 +108,31 @@ class Builder:
             build_s=info["build_s"],
         )
 
+    def rebuilt(self, case: Case) -> Path | None:
+        """The file built once more, past the cache and in a process of its own.
+
+        None where it is not built here.
+        """
+        builder = find_builder(case.model, case.target.name, case.precision)
+        if case.target.shares_files and case.artifact is None and (builder is None or case.variant):
+            return self.rebuilt(replace(case, target=find_target(case.target.shares_files)))
+
+        def produce(folder: Path) -> Any:
+            if case.artifact is not None:
+                return None
+            if builder is not None and not case.variant:
+                return self._build_with(builder, case, folder)["path"]
+            source, _ = self._build_source(case)
+            if source.suffix == case.target.suffix and _needs_program(case):
+                return None
+            path = folder / f"{_file_stem(case)}{case.target.suffix}"
+            with self._pool.once(_tools_service(case.target)) as tools:
+                self._write(tools, case, source, path, folder)
+            return str(path)
+
+        found = self._once(f"build again {case.candidate}", produce)
+        return None if found is None else Path(found)
+
     def _found(self, path: Path, case: Case) -> dict[str, Any]:
         """What is known of a file that was not built here, and of the files that belong to it."""
         contents = self._inspect(path, case)
@@ -135,16 +160,13 @@ class Builder:
         return self._recipes[target.name]
 
     def _tools(self, target: Target) -> Child:
-        child, _ = self._pool.get(f"tools:{target.name}", Service(target.tools, environment=_QUIET))
+        child, _ = self._pool.get(f"tools:{target.name}", _tools_service(target))
         return child
 
     def _build(self, case: Case, source: Path, source_digest: str, folder: Path) -> dict[str, Any]:
         """The file from the cache, or built and kept there."""
         model, target, precision = case.model, case.target, case.precision
-        calibration = None
-        if precision in CALIBRATED:
-            calibration = self._sources.data(case.model_name, model, "calibration")
-        options = _build_options(case)
+        calibration, options = self._calibration(case), _build_options(case)
         program = self._layer_names(case) if options.get(kept.OPTION) else {}
         key = digest_of(
             {
@@ -162,14 +184,7 @@ class Builder:
         )
 
         def build(path: Path) -> dict[str, Any]:
-            self._tools(target).call(
-                "build",
-                timeout_s=self._timeout_s,
-                calibration=calibration and calibration["inputs"],
-                **self._request(case, source, path, folder, program),
-            )
-            if not _written(path):
-                raise ArtifactError(f"the {target.name} {precision} build wrote no file")
+            self._write(self._tools(target), case, source, path, folder)
             return {**_sizes([path]), "contents": self._inspect(path, case)}
 
         file_name = f"{_file_stem(case)}{target.suffix}"
@@ -181,6 +196,24 @@ class Builder:
             "build_s": entry.build_s,
             **entry.facts,
         }
+
+    def _write(self, tools: Child, case: Case, source: Path, path: Path, folder: Path) -> None:
+        calibration, options = self._calibration(case), _build_options(case)
+        program = self._layer_names(case) if options.get(kept.OPTION) else {}
+        tools.call(
+            "build",
+            timeout_s=self._timeout_s,
+            calibration=calibration and calibration["inputs"],
+            **self._request(case, source, path, folder, program),
+        )
+        if not _written(path):
+            raise ArtifactError(f"the {case.target.name} {case.precision} build wrote no file")
+
+    def _calibration(self, case: Case) -> dict[str, Any] | None:
+        """The files of the calibration data, where the precision needs them."""
+        if case.precision not in CALIBRATED:
+            return None
+        return self._sources.data(case.model_name, case.model, "calibration")
 
     def _request(
         self, case: Case, source: Path, output: Path, folder: Path, program: Mapping[str, Any]
@@ -269,6 +302,10 @@ class Builder:
         rng = np.random.default_rng(model.seed)
         sizes = data.dimension_sizes(model.inputs, model.dims, 1, None)
         return data.save_feed(data.random_inputs(model.inputs, sizes, rng), folder / "example")
+
+
+def _tools_service(target: Target) -> Service:
+    return Service(target.tools, environment=_QUIET)
 
 
 def _needs_program(case: Case) -> bool:

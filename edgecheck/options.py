@@ -91,6 +91,13 @@ OPTIONS = (
         "whether a parity or accuracy failure names the layer that it comes from, which takes "
         "some seconds for each candidate. Default: yes",
     ),
+    (
+        "rebuild",
+        "no",
+        "yes|no",
+        "whether the parity check builds each file a second time and compares: a build that is not "
+        "reproducible is told, one whose outputs vary fails. Default: no",
+    ),
     ("threads", "1", "N", "threads of the runtime while it is timed and weighed. Default: 1"),
     ("cpus", "", "LIST", "cores to time on, as in 0,2-3. Default: all"),
     (
@@ -178,6 +185,7 @@ class Options:
     fuzz: str = ""
     replay: str = ""
     explain: str = "yes"
+    rebuild: str = "no"
     threads: str = "1"
     cpus: str = ""
     timing_limit: str = "10"
@@ -204,6 +212,7 @@ class Options:
         resolve(self.noise, ("fail", "warn", "skip"), "value of --edge-noise")
         resolve(self.vacuous, ("grave", "warn", "fail"), "value of --edge-vacuous")
         resolve(self.explain, ("yes", "no"), "value of --edge-explain")
+        resolve(self.rebuild, ("yes", "no"), "value of --edge-rebuild")
         resolve(self.reuse, ("yes", "no"), "value of --edge-reuse")
         self.fuzz_count()
         for name in split_names(self.fail_on):

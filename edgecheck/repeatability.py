@@ -20,6 +20,7 @@ Array = npt.NDArray[Any]
 
 # How an input is run again, in the order in which a cause is named, and what differing means.
 TWICE, AFTER_OTHERS, BATCH, THREADS = "twice", "after_others", "batch", "threads"
+BUILDS = "builds"
 _MEANING: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         TWICE: (
@@ -38,9 +39,13 @@ _MEANING: Mapping[str, tuple[str, str]] = MappingProxyType(
             "on the same input with more threads, freshly loaded",
             "it depends on the number of threads, or on what was run before",
         ),
+        BUILDS: (
+            "between two builds of the same program",
+            "the export draws random numbers, or depends on an order that is not fixed",
+        ),
     }
 )
-_STRICT = (TWICE, AFTER_OTHERS)
+_STRICT = (TWICE, AFTER_OTHERS, BUILDS)
 
 # What another order of sums may move an output by, as a share of its largest value.
 # fp32: runtimes differ by up to 7e-6, see `edgecheck.budget`. fp16: four roundings (2^-10).

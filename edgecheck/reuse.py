@@ -85,6 +85,7 @@ def _facts(
         facts["reference"] = _references(case, workbench)
     if check == "parity":
         facts["vacuous"] = workbench.settings.vacuous
+        facts["rebuild"] = workbench.settings.rebuild
         facts["fuzz"] = fuzz_digest(workbench, case)
         facts["feeds"] = [_files_sha256(item) for item in workbench.feeds(case).feeds]
     if check == "accuracy":

@@ -231,6 +231,7 @@ class Run:
                 spare=not self._crowded,
                 vacuous=self.options.vacuous,
                 explain=self.options.explain == "yes",
+                rebuild=self.options.rebuild == "yes",
                 fuzz=self.options.fuzz_count(),
                 fuzz_folder=self._root / ".edgecheck/fuzz",
                 replay=self._root / self.options.replay if self.options.replay else None,

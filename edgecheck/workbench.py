@@ -56,6 +56,7 @@ class Settings:
         fuzz_folder: where failing ones are kept.
         replay: the saved input that is tried instead.
         explain: whether to look for the layer that a failed comparison comes from.
+        rebuild: whether to build each file twice, and compare.
     """
 
     cache: Path
@@ -71,6 +72,7 @@ class Settings:
     fuzz_folder: Path = Path(".edgecheck/fuzz")
     replay: Path | None = None
     explain: bool = True
+    rebuild: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,10 @@ class Workbench:
     def built(self, case: Case) -> Built:
         """The candidate's model file, built if need be (see `Builder.built`)."""
         return self._builder.built(case)
+
+    def rebuilt(self, case: Case) -> Path | None:
+        """The file built once more (see `Builder.rebuilt`)."""
+        return self._builder.rebuilt(case)
 
     def layers(self, case: Case) -> list[str]:
         """The layers that ``keep_float`` may name (see `Builder.layers`)."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgecheck.agreement import Agreement, compare_basics
 from edgecheck.budget import KINDS, Limit
-from edgecheck.checks import boundary, floors, fuzz, localizing, repeating
+from edgecheck.checks import boundary, floors, fuzz, localizing, repeating, reproducing
 from edgecheck.verdict import Comparison, Outcome, Verdict, conclude, extended
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def _beyond(workbench: Workbench, case: Case, verdict: Verdict, found: floors.Fl
     noise = {
         name: values["noise_max"] for name, values in found.metrics.items() if "noise_max" in values
     }
-    return extended(verdict, repeating.measure(workbench, case, noise))
+    verdict = extended(verdict, repeating.measure(workbench, case, noise))
+    return extended(verdict, reproducing.measure(workbench, case, noise))
 
 
 def _against_original(
