@@ -7,7 +7,7 @@ architectures), data and inputs, and takes the next of the targets. Not for coun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import edgecheck
@@ -18,9 +18,12 @@ PRECISIONS = ("fp32", "fp16", "int8")
 SEEDS = 20
 
 
-def declare(seeds: range) -> dict[str, type[edgecheck.Conformance]]:
-    """A Conformance class for each model and each seed."""
-    return {f"Test{position}": _suite(model) for position, model in enumerate(_declarations(seeds))}
+def declare(seeds: range, models: Sequence[str] = ()) -> dict[str, type[edgecheck.Conformance]]:
+    """A Conformance class for each model, or each of these, and each seed."""
+    return {
+        f"Test{position}": _suite(model)
+        for position, model in enumerate(_declarations(seeds, models or names()))
+    }
 
 
 def names() -> list[str]:
@@ -28,9 +31,9 @@ def names() -> list[str]:
     return [*bench.MODELS, *architectures.ARCHITECTURES]
 
 
-def _declarations(seeds: range) -> Iterator[edgecheck.Model]:
+def _declarations(seeds: range, models: Sequence[str]) -> Iterator[edgecheck.Model]:
     for seed in seeds:
-        for position, name in enumerate(names()):
+        for position, name in enumerate(models):
             targets = {TARGETS[(seed + position) % len(TARGETS)]: PRECISIONS}
             if name in bench.MODELS:
                 full = f"{name}-{seed}"
