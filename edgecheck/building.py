@@ -265,6 +265,22 @@ class Builder:
         found: list[str] = self._once(f"layers {case.candidate}", produce)
         return found
 
+    def audited(self, case: Case) -> dict[str, Any]:
+        """What an audit of its weights found (see `weight_audit.audited`); {} without a program."""
+
+        def produce(folder: Path) -> Any:
+            program = self._layer_names(case)
+            return program and self._tools(case.target).call(
+                "audit",
+                timeout_s=self._timeout_s,
+                path=str(self.built(case).path),
+                program=program["path"],
+                reader=case.target.weights,
+            )
+
+        found: dict[str, Any] = self._once(f"audit {case.candidate}", produce)
+        return found
+
     def _build_source(self, case: Case) -> tuple[Path, str]:
         """The file that a build starts from, and its digest: a program or the fp32 file."""
         made_from = self._made_from(case)

@@ -109,7 +109,7 @@ class Workbench:
             threads=settings.threads,
             cpus=settings.cpus,
         )
-        self._builder = Builder(
+        self.builder = Builder(
             self._workers,
             self.once,
             Store(settings.cache, settings.scratch),
@@ -125,15 +125,15 @@ class Workbench:
 
     def built(self, case: Case) -> Built:
         """The candidate's model file, built if need be (see `Builder.built`)."""
-        return self._builder.built(case)
+        return self.builder.built(case)
 
     def rebuilt(self, case: Case) -> Path | None:
         """The file built once more (see `Builder.rebuilt`)."""
-        return self._builder.rebuilt(case)
+        return self.builder.rebuilt(case)
 
     def layers(self, case: Case) -> list[str]:
         """The layers that ``keep_float`` may name (see `Builder.layers`)."""
-        return self._builder.layers(case)
+        return self.builder.layers(case)
 
     def data(self, case: Case, what: str) -> dict[str, Any]:
         """The files of the model's data (see `Sources.data`)."""

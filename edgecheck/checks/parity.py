@@ -16,7 +16,7 @@ import numpy as np
 
 from edgecheck.agreement import Agreement, compare_basics
 from edgecheck.budget import KINDS, Limit
-from edgecheck.checks import boundary, floors, fuzz, localizing, repeating, reproducing
+from edgecheck.checks import auditing, boundary, floors, fuzz, localizing, repeating, reproducing
 from edgecheck.verdict import Comparison, Outcome, Verdict, conclude, extended
 
 if TYPE_CHECKING:
@@ -74,8 +74,11 @@ def run(workbench: Workbench, case: Case) -> Verdict:
 def _beyond(workbench: Workbench, case: Case, verdict: Verdict, found: floors.Floors) -> Verdict:
     """The verdict with what shows on inputs that are adversarial, or run again."""
     passed = verdict.outcome is Outcome.PASSED
-    if passed:
+    audited = auditing.measure(workbench, case)
+    verdict = extended(verdict, audited)
+    if passed and not audited.failures:
         verdict = extended(verdict, localizing.look_inside(workbench, case, found.metrics))
+    if passed:
         verdict = extended(verdict, boundary.measure(workbench, case))
     if passed or workbench.settings.replay is not None:
         verdict = extended(verdict, fuzz.measure(workbench, case))

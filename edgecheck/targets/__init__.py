@@ -44,6 +44,8 @@ class Target:
         driver: ``"module:Class"``.
         reads: the kinds of source that it is built from: ``"torch"``, ``"onnx"``, ``"tensorflow"``.
         shares_files: the target whose files it runs, where it has none of its own.
+        weights: module with ``stored(path)``, the weights in a file of its (see
+            `edgecheck.targets.weight_audit`); "" where they are not audited.
         keeps_dynamic_batch: whether its files keep a dynamic batch; else they are fixed to one.
         repeats: whether the same call on one thread gives the same result; else, as on a GPU, that
             of another order of sums.
@@ -72,6 +74,7 @@ class Target:
     executor: str = ""
     reads: tuple[str, ...] = ("torch",)
     shares_files: str = ""
+    weights: str = ""
     keeps_dynamic_batch: bool = True
     repeats: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -188,6 +191,17 @@ class Tools(abc.ABC):
     def find_layers(self, request: BuildRequest) -> list[str]:
         """The same; for targets that have the option."""
         return []
+
+    def audit(self, *, path: str, program: str, reader: str) -> dict[str, Any]:
+        """A file's weights against those of its .pt2 program (see `weight_audit.audited`).
+
+        Args:
+            reader: `Target.weights`.
+        """
+        from edgecheck.targets import program_weights, weight_audit
+
+        stored = importlib.import_module(reader).stored(path)
+        return weight_audit.audited(stored, program_weights.read(program))
 
     @abc.abstractmethod
     def write(self, request: BuildRequest) -> None:

@@ -84,6 +84,7 @@ TARGETS = (
         runtime="coremltools",
         executor="" if sys.platform == "darwin" else "mil-reference",
         tools="edgecheck.targets.coreml:CoreMLTools",
+        weights="edgecheck.targets.coreml_weights",
         # No modules to send: the driver needs the reference executor, so edgecheck itself.
         driver="edgecheck.drivers.coreml:CoreMLDriver",
         reads=("torch", "tensorflow"),

@@ -67,6 +67,7 @@ TARGETS = (
         ),
         runtime="onnxruntime",
         tools="edgecheck.targets.ort:OrtTools",
+        weights="edgecheck.targets.ort_weights",
         drivers=(
             "edgecheck.drivers.memory",
             "edgecheck.drivers.timing",

@@ -125,6 +125,7 @@ def _target(name: str, title: str, **settings: Any) -> Target:
         distributions=("onnx", "playwright"),
         runtime="onnxruntime-web",
         tools=_ORT.tools,
+        weights=_ORT.weights,
         drivers=_DRIVERS,
         driver=_DRIVER,
         reads=_ORT.reads,

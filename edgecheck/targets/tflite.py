@@ -73,6 +73,7 @@ TARGETS = (
         ),
         runtime="ai-edge-litert",
         tools="edgecheck.targets.tflite:TfliteTools",
+        weights="edgecheck.targets.tflite_weights",
         drivers=(
             "edgecheck.drivers.memory",
             "edgecheck.drivers.timing",

@@ -15,6 +15,7 @@ from tests.localization.files import Array, opened
 
 # What the check says of a float file, and of a quantized one.
 _FLOAT, _QUANTIZED = "noise_ratio|NaN or infinite", UNLIKE_QUANTIZED
+_AUDIT = "weights of layer .* not the reference's"
 
 Edit = Callable[[Array, Array], Array]
 
@@ -81,6 +82,7 @@ def _fault(kind: str, what: str, case: tuple[str, ...], edit: Edit, **other: Any
     plant = partial(
         edit_weight, model=model, target=target, precision=precision, layer=layer, edit=edit
     )
+    says = _FLOAT if precision in ("fp32", "fp16") else _QUANTIZED
     return Fault(
         kind,
         f"{what}-{model}-{layer.replace('.', '-')}-{target}-{precision}",
@@ -89,7 +91,7 @@ def _fault(kind: str, what: str, case: tuple[str, ...], edit: Edit, **other: Any
         precision,
         plant,
         layer=layer,
-        **{"says": _FLOAT if precision in ("fp32", "fp16") else _QUANTIZED, **other},
+        **{"says": f"{says}|{_AUDIT}", **other},
     )
 
 
