@@ -21,10 +21,14 @@ conformance-web: $(INSTALLED) node_modules/.installed
 	$(BIN)/python -m pytest suites --edge-targets=ort-web \
 		--junitxml=junit-web.xml --edge-json=edge-web.json --edge-html=edge-web.html
 
-# Lint, types, the tests of edgecheck itself, and the bundled models, spread over two workers.
+# Lint, types, the tests of edgecheck itself, and the bundled models, of which one is timed and
+# weighed: `make conformance` does that with all.
 test: check node_modules/.installed
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile
-	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip
+	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip \
+		--edge-checks=export,parity,accuracy
+	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip \
+		--edge-checks=latency,memory --edge-models=digits
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

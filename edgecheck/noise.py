@@ -28,7 +28,8 @@ FLOOR_EPSILONS = 1.0
 _LUCK = 1e-4
 # Where rounding moves an output by more than this share of it (RMS), it is no yardstick.
 LARGEST_NOISE: Mapping[str, float] = MappingProxyType({"fp32": 1e-2, "fp16": 0.3})
-# How far below a simulated quantizer's SQNR a candidate may be before that is told.
+# How far below a simulated quantizer's SQNR a candidate may be before that is told, where no limit
+# holds.
 HONEST_MARGIN_DB = 12.0
 # Values of each output that noise is estimated from, and samples of each feed at least: cost is
 # bounded by them, since float64 is slow.

@@ -248,7 +248,8 @@ def _honest(workbench: Workbench, compared: _Compared, limits: Limits) -> Floors
         reached = honest.metrics()["sqnr_db"]
         below = reached - candidates.metrics()["sqnr_db"]
         metrics[name] = {"honest_sqnr_db": reached, "sqnr_below_honest_db": below}
-        if below > HONEST_MARGIN_DB and "sqnr_below_honest_db" not in limits[name]:
+        limit = limits[name].get("sqnr_below_honest_db")
+        if below > HONEST_MARGIN_DB if limit is None else not limit.allows(below):
             warnings.append(
                 f"output {name!r}: SQNR is {below:.3g} dB below the {reached:.3g} dB that a plain "
                 f"quantization to {case.precision} of this model reaches: look at its calibration "

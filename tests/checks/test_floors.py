@@ -149,9 +149,10 @@ def test_one_weight_off_by_a_thousandth_fails_far_below_the_fixed_limits(
     assert "would have passed with Budget(noise_ratio=" in case["details"]
 
 
-def test_a_quantizer_far_below_the_honest_one_is_told(cases: dict[str, Any]) -> None:
+def test_a_quantizer_far_below_the_honest_one_fails(cases: dict[str, Any]) -> None:
     case = cases["coarse/int8-dynamic"]
     assert output(case)["sqnr_below_honest_db"] > 12
+    assert any(line.startswith("sqnr_below_honest_db[logits]") for line in case["failures"])
     assert "dB below the" in " ".join(case["warnings"])
 
 

@@ -26,6 +26,7 @@ from tests.faults.judging import judge, progress
 
 # Kinds of localisation that name a layer as the cause (see `edgecheck.localization`).
 _OF_A_LAYER = ("layer", "input")
+_FOLDED = ("BatchNorm1d", "BatchNorm2d", "ReLU", "Dropout", "Identity")
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,18 @@ def _score(fault: Fault, cases: Sequence[Mapping[str, Any]]) -> Score:
 def distance(fault: Fault, named: str) -> int:
     """How many of the model's layers lie between the one named and the broken one.
 
-    A block that the broken layer is in counts as its neighbour.
+    What files fold into the layer before it is a part of that layer; a block that the broken layer
+    is in counts as its neighbour.
     """
     source = fault.declared.get("source", MODELS[fault.model].source)
-    layers = [name for name, module in source().named_modules() if not any(module.children())]
+    places: dict[str, int] = {}
+    for name, module in source().named_modules():
+        if not any(module.children()):
+            folded = type(module).__name__ in _FOLDED and bool(places)
+            places[name] = max(places.values(), default=-1) + (not folded)
     if fault.layer.startswith(f"{named}."):
         return 1
-    return abs(layers.index(named) - layers.index(fault.layer)) if named in layers else len(layers)
+    return abs(places[named] - places[fault.layer]) if named in places else len(places)
 
 
 def effects(faults: Iterable[Fault], folder: Path) -> dict[str, float]:
