@@ -176,9 +176,9 @@ def _parse(name: str, value: Quantity) -> float:
 # sqnr_db: float exports are at 130-140 dB (fp32) and 60-70 dB (fp16) on small networks, 110 and
 #   39 dB on deep ones fed with noise; quantized ones at 30-50 dB (int8) and 16-33 dB (int4) on
 #   small networks and 15 dB on deep ones. At 10 dB a tenth of the signal's power is noise.
-# sqnr_below_honest_db: sound int8 files of 22 architectures on ONNX Runtime, LiteRT and Core ML were
-#   at most 8.7 dB below a simulated quantization; per-tensor weights where channels differ, wrong
-#   zero points and another model's file were 12.5 dB or more.
+# sqnr_below_honest_db: sound int8 files of 22 architectures on three runtimes were at most 8.7 dB
+#   below a simulated quantization; per-tensor weights where channels differ, and most wrong zero
+#   points and files of other weights, were 12.5 dB or more.
 # quantized_weights: under half the weights at the stated precision, the file is not what it says.
 #   Weight-only routes leave convolutions as they are on some targets, where a third of a network's
 #   weights is usual.
