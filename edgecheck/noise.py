@@ -34,8 +34,8 @@ HONEST_MARGIN_DB = 12.0
 # Values of each output that noise is estimated from, and samples of each feed at least: cost is
 # bounded by them, since float64 is slow.
 _VALUES, _ROWS = 64, 2
-# Simulated quantization runs in float32, so that more samples are affordable.
-_QUANTIZED_TIMES = 4
+# Simulated quantization runs in float32, so that more are affordable.
+_QUANTIZED_VALUES = 256
 
 # How a precision is simulated; see `edgecheck.arithmetic.simulator`. All of a model's convolutions
 # and matrix products are quantized, weights per output channel: the most that a target here does.
@@ -74,8 +74,8 @@ def rows_needed(batch: int, row_values: int, precision: str = "fp32") -> int:
         batch: samples in the feed.
         row_values: values that one gives in the smallest output.
     """
-    times = 1 if precision in EPSILON else _QUANTIZED_TIMES
-    return min(batch, times * max(_ROWS, math.ceil(_VALUES / max(1, row_values))))
+    values = _VALUES if precision in EPSILON else _QUANTIZED_VALUES
+    return min(batch, max(_ROWS, math.ceil(values / max(1, row_values))))
 
 
 @dataclass

@@ -145,6 +145,11 @@ def test_as_many_samples_as_it_takes_for_enough_values(batch, row_values, rows):
     assert rows_needed(batch, row_values) == rows
 
 
+@pytest.mark.parametrize(("row_values", "rows"), [(1000, 2), (10, 26), (1, 32)])
+def test_a_quantized_precision_takes_more(row_values, rows):
+    assert rows_needed(32, row_values, "int8") == rows
+
+
 def test_what_each_precision_is_simulated_by():
     kinds = {name: (arithmetic_of(name) or {"kind": ""})["kind"] for name in PRECISIONS}
     assert kinds["fp16"] == "float16"
