@@ -30,6 +30,8 @@ Limits = Mapping[str, Mapping[str, Limit]]
 
 # Inputs that are changed one at a time to see whether the reference reacts, at most.
 _PROBED_INPUTS = 8
+# Values tried of an input that is no float.
+_DISCRETE_PROBES = 4
 # Samples of a data set whose range is looked at, evenly spaced.
 _LOOKED_AT = 256
 
@@ -296,29 +298,39 @@ def _outputs(
         findings += found or vacuity.magnitude(name, largest, limits[name])
     if len(still) < len(model.outputs):
         before = {name: _load(path) for name, path in reference[0].items()}
-        for name, paths in zip(changed, probed, strict=True):
-            after = {output: _load(path) for output, path in paths.items()}
-            findings += vacuity.dead_input(name, before, after)
+        for name in dict.fromkeys(changed):
+            dead = [
+                vacuity.dead_input(name, before, {key: _load(path) for key, path in paths.items()})
+                for other, paths in zip(changed, probed, strict=True)
+                if other == name
+            ]
+            findings += dead[0] if all(dead) else []
     return findings
 
 
 def _probes(
     workbench: Workbench, case: Case, feeds: Feeds
 ) -> tuple[list[dict[str, str]], list[str]]:
-    """The first feed with one input changed at a time, and the names of those inputs."""
+    """The first feed with one input changed at a time, and the names of those inputs.
+
+    One that is no float is changed several times: two ids may well mean the same.
+    """
     folder = workbench.settings.scratch / "probes" / case.model_name
     rng = np.random.default_rng(case.model.seed + 1)
     probes: list[dict[str, str]] = []
     changed: list[str] = []
     for item in case.model.inputs[:_PROBED_INPUTS]:
         before = _load(feeds.feeds[0][item.name])
+        left = 1 if np.dtype(item.dtype).kind == "f" else _DISCRETE_PROBES
         for _ in range(8):  # of few possible values, the same one may be drawn again
             drawn = data.random_inputs([item], feeds.sizes[0], rng)
             if not np.array_equal(drawn[item.name], before):
                 paths = data.save_feed(drawn, folder / str(len(probes)))
                 probes.append({**feeds.feeds[0], **paths})
                 changed.append(item.name)
-                break
+                left -= 1
+                if not left:
+                    break
     return probes, changed
 
 

@@ -69,6 +69,22 @@ class TestConstant(Conformance):
     model = model(lambda: Constant().eval(), targets={"ort": ["fp32"]})
 
 
+class Ticket(Tiny):
+    # Two ids mean the same: those that are tried first.
+
+    def forward(self, x, ticket):
+        return super().forward(x + (ticket % 9 == 0).unsqueeze(1))
+
+
+class TestTicket(Conformance):
+    model = Model(
+        lambda: Ticket().eval(),
+        inputs=[X, Input("ticket", ("batch",), low=0, high=9, dtype="int64")],
+        outputs=["logits"],
+        targets={"ort": ["fp32"]},
+    )
+
+
 class TestSquared(Conformance):
     model = model(lambda: Squared().eval(), targets={"ort": ["fp16"]})
 
@@ -162,6 +178,10 @@ def test_calibration_data_of_another_scale_is_told(cases: dict[str, Any]) -> Non
     # The simulated quantizer has the same bad ranges: what is wrong is the data, not the file.
     assert output(case)["sqnr_below_honest_db"] < 12
     assert "sqnr_below_honest_db" in {item["name"] for item in case["limits"]}
+
+
+def test_an_input_of_few_values_is_tried_with_several(cases: dict[str, Any]) -> None:
+    assert cases["ticket/fp32"]["warnings"] == []
 
 
 def test_a_reference_that_does_not_react_fails(cases: dict[str, Any]) -> None:
