@@ -172,7 +172,7 @@ def _parse(name: str, value: Quantity) -> float:
 #   XNNPACK approximates (instance norm, hard swish); that of the bundled models in half precision
 #   at most 5.3 times (ExecuTorch). 10 leaves both room.
 #   In fp16 it is 3 where these runtimes add up half-precision products in float32, as on x86-64:
-#   240 sound files of 22 architectures were at most 1.5 times the noise away there. Others, such as
+#   440 sound files of 22 architectures were at most 1.6 times the noise away there. Others, such as
 #   XNNPACK's half-precision kernels, add up in half precision, which the noise does not contain.
 # max_relative_error and sqnr_db of fp32 and fp16 hold only where that noise can't be measured.
 #   Runtimes differ from eager PyTorch by 1e-8 to 7e-6 of the largest output; 1e-4 is an order of
