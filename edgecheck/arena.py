@@ -265,7 +265,7 @@ def chart(memory: Mapping[str, Any]) -> str:
         memory: as `describe` returns it.
     """
     operator = memory["peak_operator"]
-    kind = _cut(operator["type"], 36)
+    kind = _cut(operator["type"], 28)
     where = f"{kind}, operator {operator['index']} of 0 to {memory['operators'] - 1}"
     lines = [
         f"activation arena {format_bytes(memory['arena_bytes'])}; most is live at "
