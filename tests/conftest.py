@@ -124,11 +124,12 @@ def judge(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Judge:
             command.append("--edge-explain=no")
         if not any(argument.startswith("--edge-history=") for argument in arguments):
             command.append("--edge-history=none")
-        # A run of its own: it must not take itself for a worker of this one.
+        # A run of its own: it must not take itself for a worker of this one, and it prints the
+        # same in CI, where pytest repeats whole failure texts in its summary.
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("PYTEST_XDIST_")
+            if not name.startswith("PYTEST_XDIST_") and name not in ("CI", "BUILD_NUMBER")
         }
         done = subprocess.run(
             [*command, "--edge-json=edge.json", *arguments],
