@@ -43,7 +43,7 @@ def simulator(
     module: torch.nn.Module,
     outputs: Sequence[str],
     arithmetic: Mapping[str, Any],
-    calibration: Mapping[str, np.ndarray] | None,
+    calibration: Sequence[Mapping[str, np.ndarray]] = (),
 ) -> Infer:
     """A function like `edgecheck.capturing.Live.infer` that computes in other arithmetic.
 
@@ -53,7 +53,7 @@ def simulator(
             ``weight_bits``, ``activation_bits`` and ``activations`` (``"none"``, ``"dynamic"`` or
             ``"static"``): symmetric weights per output channel, asymmetric activations per tensor.
             That function also takes ``keep``, names of layers that stay in float.
-        calibration: samples that show the ranges of static activations.
+        calibration: calls that show the ranges of static activations.
 
     Raises:
         SimulationError: the module does not run so; the message says why. The function too.
@@ -106,18 +106,20 @@ def _quantized(
     module: torch.nn.Module,
     outputs: Sequence[str],
     scheme: Mapping[str, Any],
-    calibration: Mapping[str, np.ndarray] | None,
+    calibration: Sequence[Mapping[str, np.ndarray]],
 ) -> Infer:
     state = _state(module, lambda tensor: tensor)
     weights = {
         tensor.untyped_storage().data_ptr(): layer_of(name) for name, tensor in state.items()
     }
     ranges: dict[tuple[int, int], tuple[float, float]] = {}
+    rounded: dict[tuple[object, ...], torch.Tensor] = {}
 
     def run(
         inputs: Mapping[str, np.ndarray], *, watch: bool = False, keep: Sequence[str] = ()
     ) -> dict[str, np.ndarray]:
-        with _Quantizing(scheme, weights, ranges, frozenset(keep), watch=watch) as quantizing:
+        mode = _Quantizing(scheme, weights, ranges, rounded, frozenset(keep), watch=watch)
+        with mode as quantizing:
             returned = _call(module, state, inputs, lambda tensor: tensor)
         tensors = quantizing.outputs(select_outputs(returned, list(outputs)))
         if not (watch or quantizing.quantized or keep):
@@ -125,10 +127,11 @@ def _quantized(
         return name_outputs(tensors, list(outputs))
 
     if scheme["activations"] == "static":
-        if calibration is None:
+        if not calibration:
             raise SimulationError("no calibration data shows the ranges of activations")
         try:
-            run(calibration, watch=True)
+            for inputs in calibration:
+                run(inputs, watch=True)
         except Exception as error:
             raise SimulationError(
                 f"on the calibration data the model raised {story(error)}"
@@ -240,6 +243,7 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         weights: layers by the addresses of the storages that are their parameters.
         ranges: of static activations, by position of the call and of the operand.
+        rounded: weights as they were rounded in calls before.
         keep: layers in float. What lies between two of them is too: a quantized operator gives
             quantized values, and so does one without weights after a quantized one.
     """
@@ -249,12 +253,14 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         scheme: Mapping[str, Any],
         weights: Mapping[int, str],
         ranges: dict[tuple[int, int], tuple[float, float]],
+        rounded: dict[tuple[object, ...], torch.Tensor],
         keep: frozenset[str] = frozenset(),
         *,
         watch: bool,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._scheme, self._weights, self._ranges, self._watch = scheme, weights, ranges, watch
+        self._rounded = rounded
         self._keep = keep
         # The nearest layers before each tensor.
         self._sources = WeakTensorKeyDictionary()
@@ -319,10 +325,15 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._watch or weight.dim() < 2:
             return weight
         self.quantized += 1
+        # A view of it, and what the model wrote into it, are others.
+        key = (weight.data_ptr(), weight._version, weight.shape, weight.stride(), axis)
+        if key in self._rounded:
+            return self._rounded[key]
         top = 2 ** (self._scheme["weight_bits"] - 1) - 1
         others = [item for item in range(weight.dim()) if item != axis % weight.dim()]
         step = (weight.abs().amax(dim=others, keepdim=True) / top).clamp_min(1e-30)
         rounded: torch.Tensor = (weight / step).round().clamp(-top, top) * step
+        self._rounded[key] = rounded
         return rounded
 
     def _activation(self, tensor: torch.Tensor, position: int) -> torch.Tensor:
@@ -331,10 +342,12 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = (self._calls, position)
         if self._watch:
             low, high = self._ranges.get(key, (0.0, 0.0))
-            self._ranges[key] = min(low, float(tensor.min())), max(high, float(tensor.max()))
+            lowest, highest = tensor.aminmax()
+            self._ranges[key] = min(low, float(lowest)), max(high, float(highest))
             return tensor
         if self._scheme["activations"] == "dynamic":
-            low, high = min(0.0, float(tensor.min())), max(0.0, float(tensor.max()))
+            lowest, highest = tensor.aminmax()
+            low, high = min(0.0, float(lowest)), max(0.0, float(highest))
         elif key in self._ranges:
             low, high = self._ranges[key]
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,7 +44,7 @@ class Live(Protocol):
         """One call of the live model on the CPU: arrays by declared name in and out."""
 
     def simulator(
-        self, arithmetic: Mapping[str, Any], calibration: Mapping[str, np.ndarray] | None
+        self, arithmetic: Mapping[str, Any], calibration: Sequence[Mapping[str, np.ndarray]]
     ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
         """`infer` in other arithmetic (see `edgecheck.arithmetic.simulator`).
 

@@ -46,7 +46,7 @@ class LiveTorch:
         return call_module(self.model, inputs, list(self._outputs))
 
     def simulator(
-        self, arithmetic: Mapping[str, Any], calibration: Mapping[str, np.ndarray] | None
+        self, arithmetic: Mapping[str, Any], calibration: Sequence[Mapping[str, np.ndarray]]
     ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
         """The module in other arithmetic."""
         return simulator(self.model, self._outputs, arithmetic, calibration)

@@ -94,7 +94,7 @@ class SourceService(Driver):
         self,
         arithmetic: dict[str, Any],
         feeds: list[dict[str, Any]],
-        calibration: dict[str, str] | None,
+        calibration: list[dict[str, str]],
     ) -> dict[str, Any]:
         """Run feeds (see `run`) in other arithmetic (see `edgecheck.arithmetic.simulator`).
 
@@ -102,7 +102,7 @@ class SourceService(Driver):
         or "".
         """
         assert self._current is not None
-        samples = _loaded_arrays(calibration) if calibration else None
+        samples = [_loaded_arrays(call) for call in calibration]
         try:
             self._infer_with = self._current.simulator(arithmetic, samples)
             return {"outputs": self.run(feeds), "reason": ""}
@@ -117,7 +117,7 @@ class SourceService(Driver):
         keeps: list[list[str]],
         feeds: list[dict[str, str]],
         references: list[dict[str, str]],
-        calibration: dict[str, str] | None,
+        calibration: list[dict[str, str]],
     ) -> list[dict[str, float]]:
         """SQNR of each output in dB in simulated quantization, for each choice of float layers.
 
@@ -125,12 +125,13 @@ class SourceService(Driver):
             arithmetic: of kind ``"quantized"`` (see `edgecheck.arithmetic.simulator`).
             keeps: names of the layers that stay in float, each time.
             feeds, references: .npy paths by input and by output, for each call.
+            calibration: .npy paths by input, for each call.
 
         Raises:
             SimulationError: the source does not run so; the message says why.
         """
         assert self._current is not None
-        samples = _loaded_arrays(calibration) if calibration else None
+        samples = [_loaded_arrays(call) for call in calibration]
         infer: Any = self._current.simulator(arithmetic, samples)
         found = []
         for keep in keeps:

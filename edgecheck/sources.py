@@ -31,7 +31,9 @@ _SERVICE = Service(
 )
 # Calibration samples that show a simulated quantizer its ranges: fewer where they are large, so
 # that they cost no more than the comparison itself.
-_FEWEST_ROWS, _MOST_ROWS, _CALIBRATION_VALUES = 8, 64, 1 << 21
+_FEWEST_ROWS, _MOST_ROWS, _CALIBRATION_VALUES = 8, 64, 1 << 20
+# Values of one of its calls: what large samples give a network is allocated faster one by one.
+_CALL_VALUES = 1 << 18
 
 
 class Sources:
@@ -153,6 +155,14 @@ class Sources:
         session.bind(_eager_binding(model))
         return session.run(feeds, directory, batch_size)
 
+    def _calibration(
+        self, name: str, model: Model, arithmetic: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """The data that shows ranges, where the arithmetic needs them and there is any."""
+        if arithmetic.get("activations") != "static" or model.calibration is None:
+            return None
+        return self.data(name.partition(":")[0], model, "calibration")
+
     def simulate(
         self,
         name: str,
@@ -174,8 +184,7 @@ class Sources:
         """
         if is_onnx(source):
             return {"outputs": [], "reason": "an ONNX source can't be run in other arithmetic"}
-        static = arithmetic.get("activations") == "static" and model.calibration is not None
-        calibration = self.data(name.partition(":")[0], model, "calibration") if static else None
+        files = self._calibration(name, model, arithmetic)
 
         def produce(folder: Path) -> Any:
             requests = []
@@ -193,8 +202,7 @@ class Sources:
                     timeout_s=self._timeout_s,
                     arithmetic=dict(arithmetic),
                     feeds=requests,
-                    calibration=calibration
-                    and data.save_feed(_spread(calibration, model), folder / "calibration"),
+                    calibration=_spread(files, model, folder),
                 )
             except ChildError as error:
                 return {"outputs": [], "reason": str(error)}
@@ -220,10 +228,7 @@ class Sources:
         Raises:
             ChildError: the source can't be run so.
         """
-        calibration = None
-        if arithmetic.get("activations") == "static" and model.calibration is not None:
-            files = self.data(name.partition(":")[0], model, "calibration")
-            calibration = data.save_feed(_spread(files, model), folder / "calibration")
+        files = self._calibration(name, model, arithmetic)
         child, _ = self._source_child(name, source, model)
         found: list[dict[str, float]] = child.call(
             "simulate_keeping",
@@ -232,7 +237,7 @@ class Sources:
             keeps=[list(keep) for keep in keeps],
             feeds=[dict(feed) for feed in feeds],
             references=[dict(reference) for reference in references],
-            calibration=calibration,
+            calibration=_spread(files, model, folder),
         )
         return found
 
@@ -317,18 +322,28 @@ def _loaded(path: str) -> Any:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _spread(files: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    """Samples for one call, evenly spaced over the data."""
+def _spread(files: Mapping[str, Any] | None, model: Model, folder: Path) -> list[dict[str, str]]:
+    """Samples of data, evenly spaced over it, as .npy paths by input for each of several calls."""
+    if files is None:
+        return []
     sizes = {item.shape[0] for item in model.inputs if item.shape and not item.batched}
     fixed = next((size for size in sizes if isinstance(size, int)), None)
-    count = model.dim_range("batch")[1] if model.dynamic_batch else (fixed or 1)
+    low, high = model.dim_range("batch") if model.dynamic_batch else (fixed or 1, fixed or 1)
     arrays = {name: _loaded(path) for name, path in files["inputs"].items()}
-    row_values = sum(array[0].size for array in arrays.values())
+    row_values = max(1, sum(array[0].size for array in arrays.values()))
+    count, calls = high, 1
     if model.dynamic_batch:
-        affordable = max(_FEWEST_ROWS, _CALIBRATION_VALUES // max(1, row_values))
+        affordable = max(_FEWEST_ROWS, _CALIBRATION_VALUES // row_values)
         count = min(count, files["count"], affordable, _MOST_ROWS)
+        rows_a_call = max(1, low, _CALL_VALUES // row_values)
+        calls = max(1, count // rows_a_call)
     rows = np.linspace(0, files["count"] - 1, count).astype(int)
-    return {name: array[rows] for name, array in arrays.items()}
+    return [
+        data.save_feed(
+            {name: array[part] for name, array in arrays.items()}, folder / f"calibration-{call}"
+        )
+        for call, part in enumerate(np.array_split(rows, calls))
+    ]
 
 
 def _source_name(source: Source) -> str:

@@ -82,7 +82,7 @@ class LiveTensorFlow:
         }
 
     def simulator(
-        self, arithmetic: Mapping[str, Any], calibration: Mapping[str, np.ndarray] | None
+        self, arithmetic: Mapping[str, Any], calibration: Sequence[Mapping[str, np.ndarray]]
     ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
         """Not possible: TensorFlow's layers fix their type when they are made."""
         raise SimulationError("a TensorFlow model can't be run in other arithmetic")

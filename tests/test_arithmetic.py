@@ -37,7 +37,7 @@ def made(factory, seed=0):
     return factory().eval()
 
 
-def run(module, inputs, arithmetic, calibration=None):
+def run(module, inputs, arithmetic, *calibration):
     return simulator(module, ["y"], arithmetic, calibration)(inputs)["y"]
 
 
@@ -140,6 +140,27 @@ def test_fewer_bits_cost_more_and_activations_cost_too():
     assert wrong < good - 20
 
 
+def test_ranges_are_those_of_all_calibration_calls():
+    module, static = made(mlp), {**INT8, "activations": "static"}
+    calls = [{"input": part} for part in np.array_split(MLP["input"], 5)]
+    assert np.array_equal(run(module, MLP, static, *calls), run(module, MLP, static, MLP))
+
+
+def test_a_weight_that_the_model_writes_is_rounded_anew():
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.ones(4, 32))
+
+        def forward(self, input):
+            self.weight.add_(1)
+            return input @ self.weight.T
+
+    infer = simulator(Growing(), ["y"], INT8)
+    first, second = (infer(MLP)["y"] for _ in range(2))
+    assert second == pytest.approx(first * 1.5, rel=0.02)
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 def test_recurrent_layers_run(kind):
     class Recurrent(nn.Module):
@@ -168,15 +189,15 @@ def test_a_captured_program_runs():
 @pytest.mark.parametrize(
     ("factory", "arithmetic", "calibration", "says"),
     [
-        (lambda: torch.jit.script(mlp()), {"kind": "float64"}, None, "TorchScript"),
-        (lambda: nn.ReLU(), INT8, None, "no convolution or matrix product"),
-        (mlp, {**INT8, "activations": "static"}, None, "no calibration data"),
-        (mlp, {**INT8, "activations": "static"}, {"input": np.ones((2, 3), "f")}, "calibration"),
+        (lambda: torch.jit.script(mlp()), {"kind": "float64"}, [], "TorchScript"),
+        (lambda: nn.ReLU(), INT8, [], "no convolution or matrix product"),
+        (mlp, {**INT8, "activations": "static"}, [], "no calibration data"),
+        (mlp, {**INT8, "activations": "static"}, [{"input": np.ones((2, 3), "f")}], "calibration"),
     ],
 )
 def test_what_can_not_be_simulated_says_why(factory, arithmetic, calibration, says):
     with pytest.raises(SimulationError, match=says):
-        run(made(factory), MLP, arithmetic, calibration)
+        run(made(factory), MLP, arithmetic, *calibration)
 
 
 def test_a_module_that_raises_is_named():
@@ -207,11 +228,11 @@ class TwoLayers(nn.Module):
 def test_what_lies_between_layers_is_rounded_unless_both_stay_in_float():
     module = made(TwoLayers)
     static = {**INT8, "activations": "static"}
-    infer = simulator(module, ["y"], static, MLP)
+    infer = simulator(module, ["y"], static, [MLP])
     exact = module(torch.from_numpy(MLP["input"])).detach().numpy()
     assert np.array_equal(infer(MLP, keep=["first", "second"])["y"], exact)
     for keep in ((), ("first",), ("second",)):
         assert db(infer(MLP, keep=keep)["y"], exact) < 25
-    dynamic = simulator(module, ["y"], {**INT8, "activations": "dynamic"}, None)
+    dynamic = simulator(module, ["y"], {**INT8, "activations": "dynamic"})
     assert db(dynamic(MLP, keep=["first"])["y"], exact) < 25
     assert db(dynamic(MLP, keep=["second"])["y"], exact) > 35

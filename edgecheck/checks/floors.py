@@ -98,15 +98,27 @@ class _Compared:
     results: Mapping[int, Mapping[str, str]]
     rows: Sequence[int | None]
 
-    def simulated(self, workbench: Workbench, arithmetic: Mapping[str, Any]) -> dict[str, Any]:
-        """See `edgecheck.sources.Sources.simulate`."""
+    def simulated(
+        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
+    ) -> tuple[dict[int, dict[str, str]], str]:
+        """Outputs in other arithmetic by position of the feed, and why there are none, or "".
+
+        See `edgecheck.sources.Sources.simulate`.
+        """
         found = workbench.reference_source(self.case, main=False)
         if found is None:
-            return {"outputs": [], "reason": "the reference is a model file"}
+            return {}, "the reference is a model file"
         name, source = found
-        return workbench.sources.simulate(
-            name, source, self.case.model, self.feeds.feeds, self.rows, "parity", arithmetic
+        given = workbench.sources.simulate(
+            name,
+            source,
+            self.case.model,
+            [self.feeds.feeds[index] for index in positions],
+            [self.rows[index] for index in positions],
+            f"parity {list(positions)}",
+            arithmetic,
         )
+        return dict(zip(positions, given["outputs"], strict=False)), given["reason"]
 
     @property
     def judged(self) -> list[int]:
@@ -125,11 +137,14 @@ class _Compared:
 def _float_noise(workbench: Workbench, compared: _Compared, limits: Limits) -> Floors:
     """How many times its own rounding noise each output is off, and hidden overflow."""
     case = compared.case
-    exact = compared.simulated(workbench, {"kind": "float64"})
+    everywhere = range(len(compared.feeds.feeds))
+    exact, reason = compared.simulated(workbench, {"kind": "float64"}, everywhere)
     arithmetic = arithmetic_of(case.precision)
-    own = compared.simulated(workbench, arithmetic) if arithmetic else None
-    if reason := exact["reason"] or (own["reason"] if own else ""):
-        needs = ["noise_ratio", *(["hidden_overflow"] if own else [])]
+    own: dict[int, dict[str, str]] = {}
+    if arithmetic and not reason:
+        own, reason = compared.simulated(workbench, arithmetic, everywhere)
+    if reason:
+        needs = ["noise_ratio", *(["hidden_overflow"] if arithmetic else [])]
         return _unmeasured(case, reason, limits, needs)
     metrics: dict[str, dict[str, float]] = {}
     failures: list[str] = []
@@ -143,9 +158,9 @@ def _float_noise(workbench: Workbench, compared: _Compared, limits: Limits) -> F
             if pair is None:
                 continue
             candidate, expected = pair
-            truth = _load(exact["outputs"][index][name])
+            truth = _load(exact[index][name])
             count = len(truth) if truth.ndim and compared.rows[index] is not None else None
-            middle = _load(own["outputs"][index][name]) if own else expected[slice(count)]
+            middle = _load(own[index][name]) if own else expected[slice(count)]
             if truth.shape != middle.shape or truth.shape != candidate[slice(count)].shape:
                 unmeasured[name] = f"in float64 its shape is {truth.shape}"
                 continue
@@ -225,9 +240,9 @@ def _honest(workbench: Workbench, compared: _Compared, limits: Limits) -> Floors
     arithmetic = arithmetic_of(case.precision)
     if arithmetic is None:
         return Floors(measurements={"unmeasured": f"{case.precision} is not simulated"})
-    found = compared.simulated(workbench, arithmetic)
-    if found["reason"]:
-        return _unmeasured(case, found["reason"], limits, ["sqnr_below_honest_db"])
+    simulations, reason = compared.simulated(workbench, arithmetic, compared.judged)
+    if reason:
+        return _unmeasured(case, reason, limits, ["sqnr_below_honest_db"])
     labels = compared.feeds.labels
     metrics: dict[str, dict[str, float]] = {}
     warnings: list[str] = []
@@ -235,7 +250,7 @@ def _honest(workbench: Workbench, compared: _Compared, limits: Limits) -> Floors
         honest, candidates = Agreement(), Agreement()
         for index in compared.judged:
             pair = compared.pair(index, name)
-            simulated = _load(found["outputs"][index][name])
+            simulated = _load(simulations[index][name])
             if pair is None or not all(np.isfinite(item).all() for item in (*pair, simulated)):
                 continue
             candidate, expected = (
