@@ -35,6 +35,7 @@ _OPERANDS = {
     _aten.add.Tensor: (0, 1),
     _aten.mean.dim: (0,),
 }
+_LLOYD_STEPS = 100
 # The axis of a weight that counts output channels, where it is not the first.
 _LAST = (_aten.addmm.default, _aten.mm.default)
 
@@ -52,6 +53,7 @@ def simulator(
             rounds what it gives to half precision, IEEE 754 binary16); or ``"quantized"`` with
             ``weight_bits``, ``activation_bits`` and ``activations`` (``"none"``, ``"dynamic"`` or
             ``"static"``): symmetric weights per output channel, asymmetric activations per tensor.
+            With ``palette``, weights are the nearest of the best values for the whole tensor.
             That function also takes ``keep``, names of layers that stay in float.
         calibration: calls that show the ranges of static activations.
 
@@ -329,6 +331,9 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = (weight.data_ptr(), weight._version, weight.shape, weight.stride(), axis)
         if key in self._rounded:
             return self._rounded[key]
+        if self._scheme.get("palette"):
+            self._rounded[key] = palettized(weight, 2 ** self._scheme["weight_bits"])
+            return self._rounded[key]
         top = 2 ** (self._scheme["weight_bits"] - 1) - 1
         others = [item for item in range(weight.dim()) if item != axis % weight.dim()]
         step = (weight.abs().amax(dim=others, keepdim=True) / top).clamp_min(1e-30)
@@ -357,6 +362,31 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         zero = round(-low / step)
         found: torch.Tensor = ((tensor / step).round() + zero).clamp(0, levels).sub(zero) * step
         return found
+
+
+def palettized(weight: torch.Tensor, entries: int) -> torch.Tensor:
+    """A weight by the nearest of so many values, found by k-means (Lloyd 1982) from even spacing.
+
+    On sorted numbers: each value's own are a stretch of them.
+    """
+    ordered = weight.detach().flatten().double().sort().values
+    sums = torch.cat((ordered.new_zeros(1), ordered.cumsum(0)))
+    places = torch.linspace(0, len(ordered) - 1, entries).round().long()
+    # Between quantiles, which leave out the tails, and even spacing, which sees little else.
+    even = torch.linspace(float(ordered[0]), float(ordered[-1]), entries, dtype=torch.float64)
+    values = (ordered[places] + even) / 2
+    for _ in range(_LLOYD_STEPS):
+        edges = torch.searchsorted(ordered, (values[1:] + values[:-1]) / 2)
+        bounds = torch.cat((edges.new_zeros(1), edges, edges.new_full((1,), len(ordered))))
+        counts = bounds.diff()
+        means = (sums[bounds[1:]] - sums[bounds[:-1]]) / counts.clamp(min=1)
+        moved = torch.where(counts > 0, means, values)
+        if torch.equal(moved, values):
+            break
+        values = moved
+    nearest = torch.bucketize(weight.double().contiguous(), (values[1:] + values[:-1]) / 2)
+    found: torch.Tensor = values[nearest].to(weight.dtype)
+    return found
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:

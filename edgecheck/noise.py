@@ -39,20 +39,21 @@ _QUANTIZED_VALUES = 256
 
 # How a precision is simulated; see `edgecheck.arithmetic.simulator`. All of a model's convolutions
 # and matrix products are quantized, weights per output channel: the most that a target here does.
+# Palettes are of a whole tensor: what coremltools makes by default.
 _QUANTIZED = {
     "int8-weights": (8, 8, "none"),
     "int8-dynamic": (8, 8, "dynamic"),
     "int8": (8, 8, "static"),
     "int16x8": (8, 16, "static"),
     "int4": (4, 8, "none"),
+    "palettized": (4, 8, "none"),
 }
 
 
 def arithmetic_of(precision: str) -> dict[str, Any] | None:
     """The arithmetic that a precision's candidates are held against, or None.
 
-    None for programs that were quantized before (QAT), whose reference has that in it, and for
-    palettes.
+    None for programs that were quantized before (QAT), whose reference has that in it.
     """
     if precision == "fp16":
         return {"kind": "float16"}
@@ -64,6 +65,7 @@ def arithmetic_of(precision: str) -> dict[str, Any] | None:
         "weight_bits": weight_bits,
         "activation_bits": activation_bits,
         "activations": activations,
+        "palette": precision == "palettized",
     }
 
 

@@ -96,12 +96,12 @@ class Workbench:
     def __init__(self, settings: Settings) -> None:
         logs = settings.scratch / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        self._workers = Pool(logs, _WARM_WORKERS)
+        self.workers = Pool(logs, _WARM_WORKERS)
         self._devices = Pool(logs, _WARM_DEVICES, spare=settings.spare)
         self.settings = settings
         self.lock = MachineLock(settings.lock)
         self.once = Once(settings.scratch)
-        self.sources = Sources(self._workers, self.once, settings.timeout_s)
+        self.sources = Sources(self.workers, self.once, settings.timeout_s)
         self.device = LocalDevice(
             self._devices,
             settings.timeout_s,
@@ -110,7 +110,7 @@ class Workbench:
             cpus=settings.cpus,
         )
         self.builder = Builder(
-            self._workers,
+            self.workers,
             self.once,
             Store(settings.cache, settings.scratch),
             self.sources,
@@ -119,7 +119,7 @@ class Workbench:
 
     def close(self) -> None:
         """End all child processes."""
-        self._workers.close()
+        self.workers.close()
         self._devices.close()
         self.lock.close()
 

@@ -153,5 +153,5 @@ def test_a_quantized_precision_takes_more(row_values, rows):
 def test_what_each_precision_is_simulated_by():
     kinds = {name: (arithmetic_of(name) or {"kind": ""})["kind"] for name in PRECISIONS}
     assert kinds["fp16"] == "float16"
-    assert {kinds[name] for name in ("fp32", "int8-qat", "palettized")} == {""}
+    assert {kinds[name] for name in ("fp32", "int8-qat")} == {""}
     assert {kinds[name] for name in ("int8", "int8-dynamic", "int4", "int16x8")} == {"quantized"}

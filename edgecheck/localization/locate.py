@@ -298,16 +298,17 @@ def _trace_reference(
             f"{case.candidate} can't be localized: its source is a {program['kind']} model, "
             "and only PyTorch and ONNX ones are looked into"
         )
-    with _child(workbench, _REFERENCE) as child:
-        traced: dict[str, Any] = child.call(
-            "trace",
-            timeout_s=timeout_s,
-            program=program["path"],
-            outputs=list(case.model.outputs),
-            precision=case.precision,
-            limit_bytes=_LIMIT_BYTES,
-            **arguments,
-        )
+    # Kept for the next case: what costs is importing torch.
+    child, _ = workbench.workers.get("reference tracer", _service(_REFERENCE))
+    traced: dict[str, Any] = child.call(
+        "trace",
+        timeout_s=timeout_s,
+        program=program["path"],
+        outputs=list(case.model.outputs),
+        precision=case.precision,
+        limit_bytes=_LIMIT_BYTES,
+        **arguments,
+    )
     return traced
 
 
@@ -329,9 +330,11 @@ def _trace_candidate(
 
 
 def _child(workbench: Workbench, service: str) -> Child:
-    environment = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    logs = workbench.settings.scratch / "logs"
-    return Child(Service(service, environment=environment), logs)
+    return Child(_service(service), workbench.settings.scratch / "logs")
+
+
+def _service(name: str) -> Service:
+    return Service(name, environment={"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"})
 
 
 def _open(child: Child, path: Path, options: Mapping[str, Any], timeout_s: float) -> Any:
