@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 # Quantized files further below a simulated quantization are looked into: of 440 sound ones 26 %
 # are, and what shifts one tensor of a small network costs about as much.
 SUSPICIOUS_DB = 2.0
+# Beyond this a layer that stands out within tolerance is a failure, below it a warning.
+FAILING_DB = 6.0
 # Kinds of localisation that name a layer as the cause.
-_OF_A_LAYER = ("layer", "input")
+_OF_A_LAYER = ("layer", "input", "faint")
 
 
 def measure(workbench: Workbench, case: Case) -> Evidence:
@@ -68,7 +70,10 @@ def look_inside(
         f"a layer is off by more than {case.precision} explains, which costs {below_db:.3g} dB of "
         f"SQNR: {found['sentence']}"
     )
-    return Evidence((sentence,), measurements={"localization": found})
+    measurements = {"localization": found}
+    if found["kind"] == "faint" and below_db <= FAILING_DB:
+        return Evidence(warnings=(sentence,), measurements=measurements)
+    return Evidence((sentence,), measurements=measurements)
 
 
 def _localized(workbench: Workbench, case: Case) -> dict[str, str]:

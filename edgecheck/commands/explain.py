@@ -165,8 +165,8 @@ def _explain(run: Run, case: Case, options: argparse.Namespace) -> int:
     found = locate.localize(run.workbench, case, _progress)
     _progress("")
     if options.json:
-        print(json.dumps({"sentence": telling.sentence(found), **locate.as_data(found)}, indent=1))
-        return 0 if found.kind == "none" else 1
+        print(json.dumps({"sentence": telling.sentence(found), **telling.as_data(found)}, indent=1))
+        return 0 if found.kind in ("none", "faint") else 1
     lines = telling.shortened(
         [
             f"{case.candidate}: {telling.sentence(found)}",
@@ -178,7 +178,7 @@ def _explain(run: Run, case: Case, options: argparse.Namespace) -> int:
     )
     table = telling.rows(found, everything=options.all)
     print_lines([*lines, "", *table_lines(telling.TITLES, table)])
-    return 0 if found.kind == "none" else 1
+    return 0 if found.kind in ("none", "faint") else 1
 
 
 def _sensitivity(run: Run, case: Case, options: argparse.Namespace) -> int:

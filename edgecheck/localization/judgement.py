@@ -28,6 +28,11 @@ _QUANTIZED_FLOOR = 0.1
 # The same once something is known to be broken, so that an error that later layers dampen is found
 # where it begins.
 _SHARP_QUANTIZED_FLOOR = 3e-2
+# What a quantized file is held to for a faint fault: sound ones mostly stay within twice the
+# rounding.
+_FAINT_QUANTIZED_MULTIPLE, _FAINT_QUANTIZED_FLOOR = 2.5, 2e-2
+# How many times what comes in the error of a faint fault is: less may be what a layer amplifies.
+_GROWTH = 1.3
 # Beyond this nothing agrees, however coarse the rounding: 6 dB.
 _CEILING = 0.5
 # Where rounding could not be simulated.
@@ -97,10 +102,29 @@ def tolerances(
     multiple = slack.get(precision, 1.0) * MULTIPLE.get(precision, _QUANTIZED_MULTIPLE)
     floor = FLOOR.get(precision, _SHARP_QUANTIZED_FLOOR if sharp else _QUANTIZED_FLOOR)
     unknown = _UNKNOWN_NOISE.get(precision, _QUANTIZED_UNKNOWN_NOISE)
-    return [
-        min(_CEILING, max(floor, multiple * (unknown if step.noise is None else step.noise)))
+    return [_tolerance(step, multiple, floor, unknown) for step in steps]
+
+
+def _tolerance(step: Step, multiple: float, floor: float, unknown: float) -> float:
+    return min(_CEILING, max(floor, multiple * (unknown if step.noise is None else step.noise)))
+
+
+def judge_faint(steps: Sequence[Step], pairs: Sequence[Sequence[Pair]]) -> Judgement | None:
+    """The first layer of a quantized candidate that breaks within the tolerance, or None.
+
+    Its error, and that of all that follows it, is more than rounding mostly makes; it jumps there;
+    and what the layer reads is not the input alone, where ranges of other data make most of it.
+    """
+    limits = [
+        _tolerance(
+            step, _FAINT_QUANTIZED_MULTIPLE, _FAINT_QUANTIZED_FLOOR, _QUANTIZED_UNKNOWN_NOISE
+        )
         for step in steps
     ]
+    found = judge(steps, pairs, limits)
+    if not found.stands_out or found.from_input:
+        return None
+    return found if found.error > _GROWTH * found.layers[found.broken[0]].before else None
 
 
 def judge(

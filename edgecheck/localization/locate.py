@@ -5,9 +5,8 @@ Not for what they compute: see `reference`, `matching`, `judgement`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +58,8 @@ class Localization:
     Attributes:
         kind: ``none`` (outputs agree), ``layer``, ``input`` (the first layer that reads the input),
             ``outputs`` (only there), ``spread`` (no layer stands out), ``capture`` (the captured
-            program is not the model), ``runtime`` (only with all of the runtime's optimizations).
+            program is not the model), ``runtime`` (only with all of the runtime's optimizations),
+            ``faint`` (outputs agree, and a layer of a quantized candidate stands out).
         judgement: of the layers.
         permuted: outputs that carry another's values.
         output_errors: root of the relative error power by output, of the looked-into calls.
@@ -132,7 +132,7 @@ def localize(
     progress("matching layers")
     steps = tuple(map(traces.step, reference["steps"]))
     tensors = tuple(map(traces.tensor, candidate["tensors"]))
-    judged, limits = judge_traces(steps, tensors, case.precision, candidate["slack"])
+    judged, limits, faint = judge_traces(steps, tensors, case.precision, candidate["slack"])
     real = _real_outputs(workbench, case, feeds, folder)
     errors = _output_errors(reference["outputs"], real["candidate"])
     traced = _output_errors(reference["outputs"], candidate["outputs"])
@@ -140,9 +140,12 @@ def localize(
     limit = max(limits[-3:], default=judgement.FLOOR["fp32"])
     permuted = judgement.permuted_outputs(errors, limit)
     own = {name: row.get(name, float("inf")) for name, row in errors.items()}
+    kind = _kind(judged, permuted, own, traced, captured, limit)
+    if kind == "none" and faint is not None:
+        kind, judged = "faint", faint
     return Localization(
         candidate=case.candidate,
-        kind=_kind(judged, permuted, own, traced, captured, limit),
+        kind=kind,
         steps=steps,
         tensors=tensors,
         judgement=judged,
@@ -159,8 +162,9 @@ def judge_traces(
     tensors: Sequence[traces.Tensor],
     precision: str,
     slack: Mapping[str, float],
-) -> tuple[Judgement, list[float]]:
-    """The judgement of two traces, and the error up to which each step agrees (`Tracer.slack`)."""
+) -> tuple[Judgement, list[float], Judgement | None]:
+    """The judgement of two traces, the error up to which each step agrees (`Tracer.slack`), and a
+    faint fault."""
     left = [traces.load(item.path) for item in steps]
     right = [traces.load(item.path) for item in tensors]
     pairs = matching.refined(matching.find_pairs(left, right), left, right)
@@ -170,7 +174,8 @@ def judge_traces(
         sharp = judgement.tolerances(steps, precision, slack=slack, sharp=True)
         sharper = judgement.judge(steps, pairs, sharp)
         judged = sharper if sharper.stands_out else judged
-    return judged, limits
+    whole = precision in judgement.FLOOR
+    return judged, limits, None if whole else judgement.judge_faint(steps, pairs)
 
 
 def _kind(
@@ -382,21 +387,3 @@ def _error(reference: traces.Array, candidate: traces.Array) -> float:
     if not np.asarray(reference).any():
         return 0.0 if not np.asarray(candidate).any() else float("inf")
     return matching.relative_error(reference, candidate, range(reference.ndim - 1))
-
-
-def as_data(found: Localization) -> dict[str, Any]:
-    """Plain data for JSON: no paths of files that are gone after the run, null for infinity."""
-    document: dict[str, Any] = _finite(asdict(found))
-    for item in (*document["steps"], *document["tensors"]):
-        del item["path"]
-    return document
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,4 +1,4 @@
-"""A localisation in words: one sentence, and a table of layers.
+"""A localisation in words: one sentence, and a table of layers; and as plain data.
 
 Not for finding it: see `locate`.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from edgecheck.localization.locate import Localization
 from edgecheck.localization.trace import Step
@@ -62,6 +64,11 @@ def sentence(found: Localization) -> str:
             f"gives at {name_of(first)} ({percent(judged.error)})"
         )
     before = judged.layers[judged.broken[0]].before
+    if found.kind == "faint":
+        return (
+            f"within tolerance, {name_of(first)} stands out: error {percent(before)} -> "
+            f"{percent(judged.error)}, where rounding alone gives {percent(first.noise)}"
+        )
     lead = "broken from the input on: the first layer," if judged.from_input else "first broken:"
     text = (
         f"{lead} {name_of(first)}, shape {_shape(first)}: "
@@ -139,3 +146,21 @@ def _shape(step: Step) -> str:
 def shortened(lines: Sequence[str], width: int = 100) -> list[str]:
     """Lines wrapped at words."""
     return [part for line in lines for part in textwrap.wrap(line, width) or [""]]
+
+
+def as_data(found: Localization) -> dict[str, Any]:
+    """Plain data for JSON: no paths of files that are gone after the run, null for infinity."""
+    document: dict[str, Any] = _finite(asdict(found))
+    for item in (*document["steps"], *document["tensors"]):
+        del item["path"]
+    return document
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

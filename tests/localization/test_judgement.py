@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecheck.localization import judgement
-from edgecheck.localization.judgement import judge, permuted_outputs, tolerances
+from edgecheck.localization.judgement import judge, judge_faint, permuted_outputs, tolerances
 from edgecheck.localization.matching import Pair
 from edgecheck.localization.trace import INPUT, Step
 
@@ -105,6 +105,39 @@ def test_tolerances_are_multiples_of_the_simulated_rounding() -> None:
     assert fp32[1] == judgement.FLOOR["fp32"]
     assert int8[1] > fp32[1]
     assert fp32[2] >= judgement.FLOOR["fp32"]
+
+
+NOISE = 0.02
+
+
+def faint(*errors: float | None, noise: float = NOISE) -> judgement.Judgement | None:
+    steps = [step(index - 1 if index else INPUT, noise=noise) for index in range(len(errors))]
+    return judge_faint(steps, pairs(*errors))
+
+
+def test_a_faint_fault_jumps_within_tolerance_and_stays() -> None:
+    found = faint(0.025, 0.03, 0.09, 0.08)
+    assert found is not None
+    assert found.broken == (2,)
+    assert max(0.025, 0.03, 0.09, 0.08) < tolerances([step(INPUT, noise=NOISE)], "int8")[0]
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        (0.025, 0.03, 0.09, 0.04),  # what follows agrees
+        (0.025, 0.03, 0.045, 0.045),  # as rounding makes it
+        (0.03, 0.045, 0.06, 0.075, 0.09),  # by and by
+        (0.09, 0.09),  # from the input on: other ranges
+    ],
+)
+def test_what_rounding_may_do_is_no_faint_fault(errors: tuple[float, ...]) -> None:
+    assert faint(*errors) is None
+
+
+def test_a_layer_that_rounds_less_than_what_it_reads_is_none() -> None:
+    steps = [step(INPUT, noise=0.02), step(0, noise=0.04), step(1, noise=0.01)]
+    assert judge_faint(steps, pairs(0.03, 0.06, 0.055)) is None
 
 
 def test_swapped_outputs_are_told_from_broken_ones() -> None:
