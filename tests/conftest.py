@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -15,11 +16,8 @@ from typing import Any
 import pytest
 
 # A classifier with fixed weights: all that edgecheck does, in milliseconds.
-TINY_MODELS = """
-import numpy as np
+TINY_NETWORK = """
 import torch
-import edgecheck
-from edgecheck import Artifact, Budget, Conformance, Evaluation, Input, Model, metrics
 
 
 class Tiny(torch.nn.Module):
@@ -34,9 +32,17 @@ class Tiny(torch.nn.Module):
 
     def forward(self, x):
         return self.output(torch.relu(self.hidden(x)))
+"""
+# Importing torch takes seconds, and only the process that makes the model needs it.
+TINY_MODELS = """
+import numpy as np
+import edgecheck
+from edgecheck import Artifact, Budget, Conformance, Evaluation, Input, Model, metrics
 
 
 def tiny():
+    from tiny_network import Tiny
+
     return Tiny().eval()
 
 
@@ -49,6 +55,8 @@ def evaluation_inputs():
 
 
 def labels():
+    import torch
+
     with torch.no_grad():
         return tiny()(torch.from_numpy(evaluation_inputs())).argmax(1).numpy()
 
@@ -84,6 +92,8 @@ class Judged:
 
 
 Judge = Callable[..., Judged]
+# Of packages that are installed besides, and have no part in edgecheck: a second a run.
+_FOREIGN_PLUGINS = ("hypothesispytest", "hydra_pytest", "jaxtyping", "anyio")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -103,17 +113,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def judge(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Judge:
-    """Run a suite, given as source that may use `TINY_MODELS`, in a pytest process of its own."""
+    """Run a suite, given as source that may use `TINY_MODELS`, in a pytest process of its own.
+
+    One that names torch or Tiny gets them too.
+    """
 
     def run(suite: str, *arguments: str, timeout_s: float = 300, **files: str) -> Judged:
         directory = tmp_path_factory.mktemp("suite")
+        (directory / "tiny_network.py").write_text(TINY_NETWORK)
         (directory / "tiny_models.py").write_text(TINY_MODELS)
+        network = "from tiny_network import *\n" if re.search(r"\b(torch|Tiny)\b", suite) else ""
         (directory / "test_suite.py").write_text(
-            "from tiny_models import *\n\n" + textwrap.dedent(suite)
+            f"from tiny_models import *\n{network}\n" + textwrap.dedent(suite)
         )
         for name, content in files.items():
             (directory / name.replace("__", ".")).write_text(textwrap.dedent(content))
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
+        command += [f"-pno:{name}" for name in _FOREIGN_PLUGINS]
         if not any(argument.startswith("--edge-cache=") for argument in arguments):
             command.append(f"--edge-cache={cache}")
         if not any(argument.startswith("--edge-lock=") for argument in arguments):

@@ -16,7 +16,7 @@ import pytest
 
 from edgecheck.cli import schema_text
 from edgecheck.targets import all_targets
-from tests.conftest import TINY_MODELS, Judge, Judged
+from tests.conftest import TINY_MODELS, TINY_NETWORK, Judge, Judged
 
 TINY = """
 class TestTiny(Conformance):
@@ -384,6 +384,7 @@ def test_a_report_of_an_interrupted_run_is_whole(tmp_path: Path, spread: list[st
         time.sleep(60)
 """
     )
+    (tmp_path / "tiny_network.py").write_text(TINY_NETWORK)
     (tmp_path / "tiny_models.py").write_text(TINY_MODELS)
     (tmp_path / "test_suite.py").write_text("from tiny_models import *\n" + suite)
     arguments = ["--edge-targets=ort", "--edge-precisions=fp32", "--edge-json=edge.json"]
