@@ -183,9 +183,9 @@ def _parse(name: str, value: Quantity) -> float:
 #   small networks and 15 dB on deep ones. At 10 dB a tenth of the signal's power is noise.
 # sqnr_below_honest_db: sound int8 files of 22 architectures on three runtimes were at most 8.7 dB
 #   below a simulated quantization; per-tensor weights where channels differ, and most wrong zero
-#   points and files of other weights, were 12.5 dB or more. Where weights alone are rounded there
-#   are no ranges to choose: the bundled int4 and palettized files were at most 2.5 dB below, and a
-#   pruned network's palettized file was 8.7 dB below the network's own.
+#   points and files of other weights, were 12.5 dB or more. Of 144 sound int4 and palettized files
+#   of 18 architectures the worst were 4.0 and 7.3 dB below; a layer of 16 inputs in int4 on ONNX
+#   Runtime was 7.8 dB.
 # quantized_weights: under half the weights at the stated precision, the file is not what it says.
 #   Weight-only routes leave convolutions as they are on some targets, where a third of a network's
 #   weights is usual.
@@ -235,7 +235,7 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
                 accuracy_drop=0.03,
                 memory_growth=_LEAK,
                 sqnr_db=8,
-                sqnr_below_honest_db=6,
+                sqnr_below_honest_db=12,
                 quantized_weights=share,
             )
             for precision, share in (("int4", 0.25), ("palettized", 0.5))

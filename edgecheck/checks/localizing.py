@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # Quantized files further below a simulated quantization are looked into: of 440 sound ones 12 %
 # are, and a single wrong weight costs a small network about as much.
 SUSPICIOUS_DB = 3.0
-# Beyond this a layer that stands out within tolerance counts too. Nearer one stands out in sound files
-# as well, whose ranges come from other data than what is looked at.
+# Beyond this a layer that stands out within tolerance counts too. Nearer, one stands out in sound
+# files as well, whose ranges come from other data than what is looked at.
 FAINT_DB = 6.0
 # Kinds of localisation that name a layer as the cause.
 _OF_A_LAYER = ("layer", "input")
