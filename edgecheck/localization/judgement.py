@@ -28,7 +28,7 @@ _QUANTIZED_FLOOR = 0.1
 # The same once something is known to be broken, so that an error that later layers dampen is found
 # where it begins.
 _SHARP_QUANTIZED_FLOOR = 3e-2
-# What a quantized file is held to for a faint fault: sound ones mostly stay within twice the
+# What an int8 file is held to for a faint fault: sound ones mostly stay within twice the
 # rounding.
 _FAINT_QUANTIZED_MULTIPLE, _FAINT_QUANTIZED_FLOOR = 2.5, 2e-2
 # How many times what comes in the error of a faint fault is: less may be what a layer amplifies.
@@ -110,7 +110,7 @@ def _tolerance(step: Step, multiple: float, floor: float, unknown: float) -> flo
 
 
 def judge_faint(steps: Sequence[Step], pairs: Sequence[Sequence[Pair]]) -> Judgement | None:
-    """The first layer of a quantized candidate that breaks within the tolerance, or None.
+    """The first layer of an int8 candidate that breaks within the tolerance, or None.
 
     Its error, and that of all that follows it, is more than rounding mostly makes; it jumps there;
     and what the layer reads is not the input alone, where ranges of other data make most of it.

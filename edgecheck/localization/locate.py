@@ -59,7 +59,7 @@ class Localization:
         kind: ``none`` (outputs agree), ``layer``, ``input`` (the first layer that reads the input),
             ``outputs`` (only there), ``spread`` (no layer stands out), ``capture`` (the captured
             program is not the model), ``runtime`` (only with all of the runtime's optimizations),
-            ``faint`` (outputs agree, and a layer of a quantized candidate stands out).
+            ``faint`` (outputs agree, and a layer of an int8 candidate stands out).
         judgement: of the layers.
         permuted: outputs that carry another's values.
         output_errors: root of the relative error power by output, of the looked-into calls.
@@ -174,8 +174,8 @@ def judge_traces(
         sharp = judgement.tolerances(steps, precision, slack=slack, sharp=True)
         sharper = judgement.judge(steps, pairs, sharp)
         judged = sharper if sharper.stands_out else judged
-    whole = precision in judgement.FLOOR
-    return judged, limits, None if whole else judgement.judge_faint(steps, pairs)
+    # Looked for where it was tried on sound files: a quantizer to 4 bits has more freedom.
+    return judged, limits, judgement.judge_faint(steps, pairs) if precision == "int8" else None
 
 
 def _kind(
