@@ -19,6 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from edgecheck.capturing import SimulationError, story
 from edgecheck.drivers.torch import name_outputs, select_outputs
 from edgecheck.names import layer_of
+from edgecheck.palette import palettized
 
 Infer = Callable[..., dict[str, np.ndarray]]
 _aten = torch.ops.aten
@@ -35,7 +36,6 @@ _OPERANDS = {
     _aten.add.Tensor: (0, 1),
     _aten.mean.dim: (0,),
 }
-_LLOYD_STEPS = 100
 # The axis of a weight that counts output channels, where it is not the first.
 _LAST = (_aten.addmm.default, _aten.mm.default)
 
@@ -362,31 +362,6 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         zero = round(-low / step)
         found: torch.Tensor = ((tensor / step).round() + zero).clamp(0, levels).sub(zero) * step
         return found
-
-
-def palettized(weight: torch.Tensor, entries: int) -> torch.Tensor:
-    """A weight by the nearest of so many values, found by k-means (Lloyd 1982) from even spacing.
-
-    On sorted numbers: each value's own are a stretch of them.
-    """
-    ordered = weight.detach().flatten().double().sort().values
-    sums = torch.cat((ordered.new_zeros(1), ordered.cumsum(0)))
-    places = torch.linspace(0, len(ordered) - 1, entries).round().long()
-    # Between quantiles, which leave out the tails, and even spacing, which sees little else.
-    even = torch.linspace(float(ordered[0]), float(ordered[-1]), entries, dtype=torch.float64)
-    values = (ordered[places] + even) / 2
-    for _ in range(_LLOYD_STEPS):
-        edges = torch.searchsorted(ordered, (values[1:] + values[:-1]) / 2)
-        bounds = torch.cat((edges.new_zeros(1), edges, edges.new_full((1,), len(ordered))))
-        counts = bounds.diff()
-        means = (sums[bounds[1:]] - sums[bounds[:-1]]) / counts.clamp(min=1)
-        moved = torch.where(counts > 0, means, values)
-        if torch.equal(moved, values):
-            break
-        values = moved
-    nearest = torch.bucketize(weight.double().contiguous(), (values[1:] + values[:-1]) / 2)
-    found: torch.Tensor = values[nearest].to(weight.dtype)
-    return found
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:

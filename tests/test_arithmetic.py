@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgecheck.arithmetic import palettized, simulator
+from edgecheck.arithmetic import simulator
 from edgecheck.capturing import SimulationError
 
 INT8 = {"kind": "quantized", "weight_bits": 8, "activation_bits": 8, "activations": "none"}
@@ -144,22 +144,6 @@ def test_ranges_are_those_of_all_calibration_calls():
     module, static = made(mlp), {**INT8, "activations": "static"}
     calls = [{"input": part} for part in np.array_split(MLP["input"], 5)]
     assert np.array_equal(run(module, MLP, static, *calls), run(module, MLP, static, MLP))
-
-
-@pytest.mark.parametrize("draw", ["normal", "laplace", "uniform"])
-def test_a_palette_is_as_good_as_that_of_scikit_learn(draw):
-    cluster = pytest.importorskip("sklearn.cluster")
-    weight = getattr(np.random.default_rng(0), draw)(size=(60, 50)).astype(np.float32)
-    best = cluster.KMeans(16, n_init=4, random_state=0).fit(weight.reshape(-1, 1)).inertia_
-    found = palettized(torch.from_numpy(weight), 16).numpy()
-    assert len(np.unique(found)) <= 16
-    assert ((found - weight) ** 2).sum() < 1.25 * best
-
-
-def test_few_values_are_their_own_palette():
-    weight = torch.tensor([[1.0, -2.0, 3.0] * 20])
-    assert torch.equal(palettized(weight, 16), weight)
-    assert torch.equal(palettized(torch.zeros(3, 4), 16), torch.zeros(3, 4))
 
 
 def test_palettes_are_simulated():

@@ -65,8 +65,8 @@ def look_inside(
                 f"be looked into: {error}",
             )
         )
-    of_a_layer = (*_OF_A_LAYER, *(("faint",) if below_db > FAINT_DB else ()))
-    if not found or found["kind"] not in of_a_layer:
+    kinds = (*_OF_A_LAYER, "faint") if below_db > FAINT_DB else _OF_A_LAYER
+    if not found or found["kind"] not in kinds:
         return Evidence()
     sentence = (
         f"a layer is off by more than {case.precision} explains, which costs {below_db:.3g} dB of "

@@ -66,7 +66,7 @@ def sentence(found: Localization) -> str:
     before = judged.layers[judged.broken[0]].before
     if found.kind == "faint":
         return (
-            f"within tolerance, {name_of(first)} stands out: error {percent(before)} -> "
+            f"{name_of(first)} stands out, though the outputs agree: error {percent(before)} -> "
             f"{percent(judged.error)}, where rounding alone gives {percent(first.noise)}"
         )
     lead = "broken from the input on: the first layer," if judged.from_input else "first broken:"
