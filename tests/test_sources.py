@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from edgecheck import Input, Model
+from edgecheck.sources import _spread
 from tests.conftest import Judge, Judged
 
 SUITE = '''
@@ -289,3 +294,33 @@ def test_drawn_lengths_are_tried_where_the_file_takes_them(judged: Judged) -> No
     lengths = {label.rpartition(" ")[2] for label in dynamic}
     assert len(lengths) > 1
     assert {label.rpartition(" ")[2] for label in fixed} == {"12"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "low", "calls"),
+    [
+        ((4,), 1, [20]),
+        ((3, 400, 400), 1, [1] * 8),  # large samples: the fewest, one by one
+        ((3, 400, 400), 4, [4, 4]),  # unless the model takes no fewer
+    ],
+)
+def test_calibration_is_spread_over_the_data_in_small_calls(
+    tmp_path: Path, shape: tuple[int, ...], low: int, calls: list[int]
+) -> None:
+    rows = np.broadcast_to(
+        np.arange(20, dtype=np.float32).reshape(-1, *[1] * len(shape)), (20, *shape)
+    )
+    np.save(tmp_path / "x.npy", rows)
+    model = Model(
+        lambda: None,
+        inputs=[Input("x", ("batch", *shape), low=0, high=1)],
+        outputs=["y"],
+        dims={"batch": (low, 64)},
+        batch_sizes=(low,),
+    )
+    files = {"inputs": {"x": str(tmp_path / "x.npy")}, "count": 20}
+    found = [np.load(call["x"]) for call in _spread(files, model, tmp_path)]
+    assert [len(call) for call in found] == calls
+    seen = np.concatenate(found).reshape(sum(calls), -1)[:, 0]
+    assert (seen[0], seen[-1]) == (0, 19)
+    assert _spread(None, model, tmp_path) == []

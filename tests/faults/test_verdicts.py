@@ -23,6 +23,7 @@ SLICE = (
     "transposed-cnn-block3-0-ort-fp32",
     "bit-18-cnn-hidden-ort-fp32",
     "zeroed-cnn-hidden-tflite-int8",
+    "dropout-scale-transformer-tflite-int8",
     "clipped-range-cnn-ort-int8",
     "cut-by-1-cnn-tflite-int8",
     "no-weights-cnn-coreml-fp32",
