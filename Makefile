@@ -6,6 +6,9 @@ INSTALLED := $(VENV)/.installed
 
 TARGETS := ort,tflite,coreml,executorch,trt,ort-web
 
+# Every child process imports edgecheck: compiled once, not each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: conformance conformance-web test check verdicts benchmarks benchmarks-long architectures clean
 
 # Judge the bundled models on all targets; writes junit.xml, edge.json and edge.html.

@@ -93,7 +93,7 @@ def _rows(case: Case, turns: list[Cost]) -> list[Row]:
 def _turn(case: Case, directory: Path) -> Cost:
     scratch = Path(tempfile.mkdtemp(dir=directory))
     workbench = Workbench(
-        Settings(directory / "cache", scratch, lock=directory / "lock", spare=False)
+        Settings(directory / "cache", scratch, lock=directory / "lock", sharers=2)
     )
     try:
         feeds = workbench.feeds(case)

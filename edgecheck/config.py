@@ -54,8 +54,7 @@ def run_of(config: pytest.Config) -> Run:
     try:
         options.check_words()
         past = _past(config, options)
-        crowded = is_crowded(config)
-        run = Run(options, config.rootpath, run_id(config), past, crowded=crowded)
+        run = Run(options, config.rootpath, run_id(config), past, sharers=worker_count(config))
         if not is_worker(config):
             _check_reports(config, options)
     except EdgecheckError as error:
@@ -140,9 +139,9 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def is_crowded(config: pytest.Config) -> bool:
-    """Whether this is one of several workers."""
-    return is_worker(config) and int(config.workerinput["workercount"]) > 1  # type: ignore[attr-defined]
+def worker_count(config: pytest.Config) -> int:
+    """How many workers the run has, this process being one; 1 without pytest-xdist."""
+    return int(config.workerinput["workercount"]) if is_worker(config) else 1  # type: ignore[attr-defined]
 
 
 def run_id(config: pytest.Config) -> str:

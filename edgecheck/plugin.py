@@ -13,12 +13,12 @@ import pytest
 
 from edgecheck.config import (
     catalog_to_send,
-    is_crowded,
     is_worker,
     past_data,
     run_id,
     run_of,
     started,
+    worker_count,
 )
 from edgecheck.items import arrange, case_of, check_of, is_suite, marks_of
 from edgecheck.options import OPTIONS
@@ -102,7 +102,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the cases into the order in which they cost least."""
     if started(config):
-        items[:] = arrange(items, crowded=is_crowded(config))
+        items[:] = arrange(items, crowded=worker_count(config) > 1)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -14,8 +14,9 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import execnet
@@ -185,6 +186,19 @@ def _describe_exit(code: int | None) -> str:
     return f"crashed with {name}{hint}"
 
 
+def share_of_cores(sharers: int) -> dict[str, str]:
+    """What limits torch in children to the part of the cores of one of so many processes.
+
+    Nothing where it is alone, or the user has set a limit.
+
+    Its threads spin while they wait: two processes of two threads each on two cores take up to a
+    hundred times as long as two of one (small convolutions, libgomp).
+    """
+    if sharers == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // sharers))}
+
+
 class Pool:
     """Warm children by key; the least recently used one is closed when there are too many.
 
@@ -193,12 +207,21 @@ class Pool:
         limit: how many children stay warm.
         spare: whether to start the next child of a service while the last one works, for services
             of which every key has a short-lived child of its own.
+        environment: variables that all children get, besides those of their service.
     """
 
-    def __init__(self, log_directory: Path, limit: int, *, spare: bool = False) -> None:
+    def __init__(
+        self,
+        log_directory: Path,
+        limit: int,
+        *,
+        spare: bool = False,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._log_directory = log_directory
         self._limit = limit
         self._keep_spare = spare
+        self._environment = environment
         self._children: dict[str, Child] = {}
         self._spares: dict[str, Child] = {}
 
@@ -222,7 +245,7 @@ class Pool:
     def _start(self, service: Service, *, spare: bool = True) -> Child:
         child_process = self._spares.pop(service.name, None)
         if child_process is None or not child_process.alive:
-            child_process = Child(service, self._log_directory)
+            child_process = self._new(service)
         try:
             child_process.ready()
         except ChildError:
@@ -232,9 +255,13 @@ class Pool:
             self._start_spare(service)
         return child_process
 
+    def _new(self, service: Service) -> Child:
+        environment = {**self._environment, **service.environment}
+        return Child(replace(service, environment=environment), self._log_directory)
+
     def _start_spare(self, service: Service) -> None:
         if self._keep_spare and service.name not in self._spares:
-            self._spares[service.name] = Child(service, self._log_directory)
+            self._spares[service.name] = self._new(service)
 
     @contextlib.contextmanager
     def once(self, service: Service, *, quiet: bool = False) -> Iterator[Child]:

@@ -71,7 +71,7 @@ class Run:
         root: pytest's root directory.
         run_id: of the run.
         past: what it is held against besides its limits.
-        crowded: whether other processes of the run keep the machine's cores busy.
+        sharers: how many processes of the run share the machine.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Run:
         run_id: str,
         past: Past,
         *,
-        crowded: bool = False,
+        sharers: int = 1,
     ) -> None:
         self.options = options
         self.scratch = Path(tempfile.gettempdir()) / f"edgecheck-{run_id}"
@@ -102,7 +102,7 @@ class Run:
         self.crashes: dict[str, str] = {}
         self.catalog = Catalog()
         self._root = root
-        self._crowded = crowded
+        self._sharers = sharers
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._matrices: dict[type, Matrix] = {}
         self._owners: dict[str, type] = {}
@@ -228,7 +228,7 @@ class Run:
                 scratch=self.scratch,
                 timeout_s=self.timeout_s,
                 lock=self._lock_path,
-                spare=not self._crowded,
+                sharers=self._sharers,
                 vacuous=self.options.vacuous,
                 explain=self.options.explain == "yes",
                 rebuild=self.options.rebuild == "yes",

@@ -22,7 +22,7 @@ from edgecheck.errors import ArtifactError
 from edgecheck.lock import MachineLock, default_path
 from edgecheck.model import Artifact, Model, Source, artifact_key
 from edgecheck.once import Once
-from edgecheck.process import Pool
+from edgecheck.process import Pool, share_of_cores
 from edgecheck.sources import Sources, existing, is_onnx
 from edgecheck.store import Store
 from edgecheck.targets import find_target
@@ -48,7 +48,7 @@ class Settings:
         scratch: directory of this run, shared by its processes.
         timeout_s: limit of one build or one call to a device.
         lock: the machine's lock file.
-        spare: whether to start the next device process ahead of its use, on an idle core.
+        sharers: processes of the run on this machine; one alone starts device processes ahead.
         threads, cpus: of timing and weighing; no cores for all of them.
         timing_limit_s: the most that one attempt at a timing takes.
         vacuous: what becomes of comparisons that say nothing (see `edgecheck.vacuity.sort`).
@@ -63,7 +63,7 @@ class Settings:
     scratch: Path
     timeout_s: float = 300.0
     lock: Path = field(default_factory=default_path)
-    spare: bool = True
+    sharers: int = 1
     threads: int = 1
     cpus: tuple[int, ...] = ()
     timing_limit_s: float = 10.0
@@ -96,8 +96,8 @@ class Workbench:
     def __init__(self, settings: Settings) -> None:
         logs = settings.scratch / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        self.workers = Pool(logs, _WARM_WORKERS)
-        self._devices = Pool(logs, _WARM_DEVICES, spare=settings.spare)
+        self.workers = Pool(logs, _WARM_WORKERS, environment=share_of_cores(settings.sharers))
+        self._devices = Pool(logs, _WARM_DEVICES, spare=settings.sharers == 1)
         self.settings = settings
         self.lock = MachineLock(settings.lock)
         self.once = Once(settings.scratch)

@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 
+# Where tests run side by side, torch's threads would spend their time waiting for each other's cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A classifier with fixed weights: all that edgecheck does, in milliseconds.
 TINY_NETWORK = """
 import torch

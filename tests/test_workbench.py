@@ -29,7 +29,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 
     def open_one() -> Workbench:
         settings = Settings(
-            tmp_path / "cache", tmp_path / "scratch", lock=tmp_path / "lock", spare=False
+            tmp_path / "cache", tmp_path / "scratch", lock=tmp_path / "lock", sharers=2
         )
         made.append(Workbench(settings))
         return made[-1]

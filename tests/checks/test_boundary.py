@@ -52,7 +52,7 @@ def save(path: Path, nodes: list[Any]) -> Path:
 def measure(tmp_path: Path) -> Iterator[Measure]:
     """What the bounds show of a graph whose reference is another one."""
     settings = Settings(
-        tmp_path / "cache", tmp_path / "scratch", lock=tmp_path / "lock", spare=False
+        tmp_path / "cache", tmp_path / "scratch", lock=tmp_path / "lock", sharers=2
     )
     workbench = Workbench(settings)
 

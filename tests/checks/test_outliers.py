@@ -44,7 +44,7 @@ def save(path: Path, highest: float) -> Path:
 @pytest.fixture
 def workbench(tmp_path: Path) -> Iterator[Workbench]:
     made = Workbench(
-        Settings(tmp_path / "cache", tmp_path / "scratch", lock=tmp_path / "lock", spare=False)
+        Settings(tmp_path / "cache", tmp_path / "scratch", lock=tmp_path / "lock", sharers=2)
     )
     yield made
     made.close()

@@ -49,7 +49,7 @@ def save(path: Path, nodes: list[Any], batch: int | str) -> Path:
 @pytest.fixture(scope="module")
 def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     folder = tmp_path_factory.mktemp("run")
-    settings = Settings(folder / "cache", folder / "scratch", lock=folder / "lock", spare=False)
+    settings = Settings(folder / "cache", folder / "scratch", lock=folder / "lock", sharers=2)
     made = Workbench(settings)
     yield made
     made.close()

@@ -94,7 +94,7 @@ def make_case(name: str, target: str, precision: str = "int8", **budget: Any) ->
 def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     folder = tmp_path_factory.mktemp("run")
     made = Workbench(
-        Settings(folder / "cache", folder / "scratch", lock=folder / "lock", spare=False)
+        Settings(folder / "cache", folder / "scratch", lock=folder / "lock", sharers=2)
     )
     yield made
     made.close()
