@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-# Where tests run side by side, torch's threads would spend their time waiting for each other's cores.
+# Side by side, torch's threads would spend their time waiting for each other's cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

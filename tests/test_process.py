@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgecheck.errors import ChildError
-from edgecheck.process import Child, Pool, Service
+from edgecheck.process import Child, Pool, Service, share_of_cores
 from edgecheck.targets import find_target
 
 SERVICE = """
@@ -238,6 +238,30 @@ def test_a_spare_is_started_ahead_and_ended_with_the_pool(service: Service, tmp_
         pool.close()
     assert len(started) == 3
     assert all(gone(int(pid)) for pid in started)
+
+
+def test_what_all_children_get_yields_to_what_a_service_asks_for(
+    service: Service, tmp_path: Path
+) -> None:
+    pool = Pool(tmp_path, limit=1, environment={"EDGECHECK_TEST": "all", "EDGECHECK_OTHER": "all"})
+    try:
+        child, _ = pool.get("a", service)
+        assert child.call("environment", timeout_s=10, name="EDGECHECK_TEST") == "set"
+        assert child.call("environment", timeout_s=10, name="EDGECHECK_OTHER") == "all"
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize(("cores", "sharers", "threads"), [(8, 2, "4"), (8, 3, "2"), (2, 8, "1")])
+def test_processes_that_share_a_machine_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, sharers: int, threads: str
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert share_of_cores(sharers) == {"OMP_NUM_THREADS": threads}
+    assert share_of_cores(1) == {}
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    assert share_of_cores(sharers) == {}
 
 
 def test_while_a_child_is_to_be_quiet_no_other_one_starts(service: Service, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,18 @@ def rows(loadable: Loadable) -> np.ndarray:
     assert set(loadable.feed) == {"x"}
     array: np.ndarray = np.load(loadable.feed["x"])
     return array
+
+
+def test_the_users_code_gets_this_processs_share_of_the_cores(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def samples() -> np.ndarray:
+        return np.full((1, 4), float(os.environ["OMP_NUM_THREADS"]), np.float32)
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    made = opened().data(case(save(tmp_path / "m.onnx", "batch"), samples=samples), "samples")
+    share = max(1, (os.cpu_count() or 1) // 2)
+    np.testing.assert_array_equal(np.load(made["inputs"]["x"]), np.full((1, 4), share))
 
 
 def test_a_dynamic_file_is_timed_with_one_sample_or_as_many_as_asked_for(

@@ -51,9 +51,7 @@ def save(path: Path, nodes: list[Any]) -> Path:
 @pytest.fixture
 def measure(tmp_path: Path) -> Iterator[Measure]:
     """What the bounds show of a graph whose reference is another one."""
-    settings = Settings(
-        tmp_path / "cache", tmp_path / "scratch", lock=tmp_path / "lock", sharers=2
-    )
+    settings = Settings(tmp_path / "cache", tmp_path / "scratch", lock=tmp_path / "lock", sharers=2)
     workbench = Workbench(settings)
 
     def measured(candidate: list[Any], reference: list[Any], budget: Budget | None = None) -> Any:
