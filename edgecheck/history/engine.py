@@ -5,6 +5,8 @@ Not for what is in it: that is `edgecheck.history.tables`.
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from edgecheck.errors import HistoryError
 
 # How long one writer waits for the others.
 _BUSY_S = 60
+_RETRY_S = 0.05
 # How long a server may take to answer at all; a URL's own connect_timeout goes before it.
 _CONNECT_S = 15
 # The execution option of connections that are going to write.
@@ -93,7 +96,18 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
     # Readers go on while one writes; where the file system can't do that, SQLite keeps its own way.
-    connection.execute("PRAGMA journal_mode = WAL")
+    # Of several that change a new file's mode at once SQLite refuses all but one without waiting.
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # its extended codes too
+            if not locked or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: sql.Connection) -> None:

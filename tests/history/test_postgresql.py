@@ -1,6 +1,8 @@
 """Many writers at once, on both databases; and what only a server can do wrong."""
 
 import multiprocessing
+import sqlite3
+import threading
 
 import pytest
 
@@ -87,3 +89,18 @@ def test_an_empty_database_is_a_history_only_where_one_is_to_be_made(server):
         History(url, create=False)
     History(url).close()
     History(url, create=False).close()
+
+
+def test_a_new_file_whose_first_writer_is_at_work_is_waited_for(tmp_path):
+    """SQLite itself does not wait where one process writes and another changes the file's mode."""
+    path = tmp_path / "history.db"
+    first = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    first.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.5, first.rollback)
+    release.start()
+    try:
+        with History(str(path)) as history:
+            assert history.add(document("one"))
+    finally:
+        release.join()
+        first.close()
