@@ -68,13 +68,19 @@ def run(workbench: Workbench, case: Case) -> Verdict:
         verdict = replace(
             verdict, measurements={**verdict.measurements, "variant_against_original": original}
         )
-    return _beyond(workbench, case, verdict, found)
+    return _beyond(workbench, case, verdict, found, limits)
 
 
-def _beyond(workbench: Workbench, case: Case, verdict: Verdict, found: floors.Floors) -> Verdict:
+def _beyond(
+    workbench: Workbench,
+    case: Case,
+    verdict: Verdict,
+    found: floors.Floors,
+    limits: Mapping[str, Mapping[str, Limit]],
+) -> Verdict:
     """The verdict with what shows on inputs that are adversarial, or run again."""
     passed = verdict.outcome is Outcome.PASSED
-    audited = auditing.measure(workbench, case)
+    audited = auditing.measure(workbench, case, found.metrics, limits)
     verdict = extended(verdict, audited)
     if passed and not audited.failures:
         verdict = extended(verdict, localizing.look_inside(workbench, case, found.metrics))

@@ -17,18 +17,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecheck.targets.weight_bits import odd
+
 Array = npt.NDArray[Any]
 
 # Precisions whose files are audited: the others store no rounded copy of the program's weights.
-PRECISIONS = ("fp32", "fp16", "int16x8", "int8-dynamic", "int8-weights", "int8")
+PRECISIONS = ("fp32", "fp16", "int16x8", "int8-dynamic", "int8-weights", "int8", "palettized")
 # Of a layer's elements that tell anything, the share that must be honest for the layer to be the
 # program's; one at least may differ, of 16 at least.
 _SHARE, _LEAST = 0.99, 16
-# Errors in units: steps of a quantized weight, else 2^-10 (float16) or 2^-23 (float32) of the
-# element. Rounding to the nearest gives 0.5 at most; scales, factors of channels and folded batch
-# norms are rounded as well, and 321 sound files of 24 networks had 0.73, 1.03 and 1.5.
-_HONEST = {"int8": 0.75, "float16": 1.5, "float32": 3.0}
-_DAMAGED = {"int8": 2.0, "float16": 4.0, "float32": 8.0}
+# Errors in units: steps of a quantized weight, distances to the next value of a palette, else 2^-10
+# (float16) or 2^-23 (float32) of the element. Rounding to the nearest gives 0.5 at most; scales,
+# factors of channels and folded batch norms are rounded as well, and 321 sound files of 24 networks
+# had 0.73, 1.03 and 1.5.
+_HONEST = {"int8": 0.75, "palette": 0.75, "float16": 1.5, "float32": 3.0}
+_DAMAGED = {"int8": 2.0, "palette": 2.0, "float16": 4.0, "float32": 8.0}
 # Relative to a layer's largest weight, and absolute (converters move float16's smallest numbers):
 # below it an error of a float weight is none.
 _FLOAT32_SPACING, _FLOAT32_NOTHING = 2.0**-23, 1e-8
@@ -50,9 +53,11 @@ class Stored:
         values: the numbers that it stands for, float32; up to a factor for each channel where the
             scale is not `scaled`.
         step: of the quantization, in the same unit, that broadcasts with `values`; None of floats.
+            Of a palette, what lies between two of its values mostly.
         ends: 1 where an element has the largest number that is stored, -1 where the smallest.
         half: whether it is stored in half precision.
         scaled: whether the scale is known.
+        palette: the values that there are, in ascending order, where it is one.
     """
 
     name: str
@@ -61,10 +66,13 @@ class Stored:
     ends: Array | None = None
     half: bool = False
     scaled: bool = True
+    palette: Array | None = None
 
     @property
     def storage(self) -> str:
-        """``int8``, ``float16`` or ``float32``."""
+        """``int8``, ``palette``, ``float16`` or ``float32``."""
+        if self.palette is not None:
+            return "palette"
         return "int8" if self.step is not None else "float16" if self.half else "float32"
 
 
@@ -111,6 +119,15 @@ def from_integers(
     if scale is not None:
         values *= np.asarray(scale, np.float32)
     return Stored(name, values, step, ends, scaled=scale is not None)
+
+
+def from_palette(name: str, indices: Array, table: Array) -> Stored:
+    """A weight stored as indices into a table of float numbers."""
+    values = table.astype(np.float32)[indices]
+    palette = np.unique(values)
+    between = float(np.median(np.diff(palette))) if palette.size > 1 else 0.0
+    step = np.full((1,) * values.ndim, between, np.float32)
+    return Stored(name, values, step, palette=palette)
 
 
 def from_floats(name: str, floats: Array) -> Stored:
@@ -177,6 +194,8 @@ def match(weight: Array, item: Stored, layer: str = "") -> tuple[bool, Damage | 
                 return True, None
             if damage is not None and (found is None or damage.count < found.count):
                 found = damage
+            if known and axis is None and item.step is None and _count(damage) < _FEWEST:
+                break  # no channel's factor explains so few
     if found is None:
         return False, None
     flat = np.ravel_multi_index(found.index, [size for size in weight.shape if size > 1])
@@ -206,7 +225,7 @@ def _orders(item: Stored, shape: Sequence[int]) -> Iterator[Stored]:
 
         turned = turn(values)
         assert turned is not None
-        yield Stored(item.name, turned, turn(item.step), turn(item.ends), item.half, item.scaled)
+        yield replace(item, values=turned, step=turn(item.step), ends=turn(item.ends))
 
 
 def _axes(item: Stored) -> list[int | None]:
@@ -227,9 +246,7 @@ def _sample(weight: Array, item: Stored) -> tuple[Array, Stored]:
 
     values = cut(item.values)
     assert values is not None
-    return weight[spread], Stored(
-        item.name, values, cut(item.step), cut(item.ends), item.half, item.scaled
-    )
+    return weight[spread], replace(item, values=values, step=cut(item.step), ends=cut(item.ends))
 
 
 def _fits(weight: Array, item: Stored, axis: int | None) -> bool:
@@ -264,6 +281,9 @@ def _compare(weight: Array, item: Stored, axis: int | None) -> tuple[bool, Damag
     if damaged.any():
         with np.errstate(all="ignore"):
             damaged &= errors > _HONEST[item.storage] + found.slack * np.abs(weight) / found.unit
+    elif item.step is None:
+        telling = found.telling if item.ends is None else found.telling & (item.ends == 0)
+        damaged = odd(weight, item.values, telling, half=item.half, axis=axis)
     count = int(np.count_nonzero(damaged))
     if not count:
         return True, None
@@ -295,10 +315,18 @@ def _errors(weight: Array, item: Stored, axis: int | None) -> _Errors:
             errors[item.ends * (expected - values) > 0] = 0.0  # beyond what can be stored
         largest = np.fmax(np.abs(expected), np.abs(values))
         telling = largest > _DAMAGED[item.storage] * unit
+        if item.palette is not None:
+            telling = unit < np.inf  # each says which stretch the program's lies in
     return _Errors(errors, telling, unit, expected, factor, slack)
 
 
 def _unit(expected: Array, item: Stored) -> Array:
+    if item.palette is not None:
+        # To the next value on that side; beyond the first and the last there is none.
+        gaps = np.concatenate(([np.inf], np.diff(item.palette), [np.inf]))
+        place = np.searchsorted(item.palette, item.values)
+        found: Array = gaps[place + (expected > item.values)].astype(np.float32)
+        return found
     if item.step is not None:
         return np.maximum(item.step, np.float32(np.finfo(np.float32).tiny))
     size = np.abs(expected)

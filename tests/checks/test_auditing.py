@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecheck.budget import Budget
+from edgecheck.case import Case
 from edgecheck.checks import auditing
+from edgecheck.model import Input, Model
+from edgecheck.targets import find_target
 from tests.conftest import Judge
 from tests.localization.files import opened
 
@@ -83,3 +87,39 @@ def test_the_sentence_says_which_weight_and_by_how_much(
         **{"quantized": quantized, "stored": 0.5, "expected": 0.25},
     }
     assert words in auditing.sentence(damage)
+
+
+@pytest.mark.parametrize(
+    ("below_db", "stored", "matched", "stated", "said"),
+    [
+        (8.8, 5, 0, False, True),
+        (8.8, 5, 0, True, False),  # who states a limit has decided
+        (5.9, 5, 0, False, False),  # no worse than sound files
+        (8.8, 5, 5, False, False),  # the model's own weights
+        (8.8, 0, 0, False, False),  # none that could be read
+    ],
+)
+def test_a_file_that_is_worse_than_a_plain_quantization_must_have_the_models_weights(
+    below_db: float, stored: int, matched: int, stated: bool, said: bool
+) -> None:
+    budget = Budget(sqnr_below_honest_db=12) if stated else Budget()
+    model = Model(
+        inputs=[Input("x", (1, 4))],
+        outputs=["y"],
+        reference="coreml",
+        artifacts={"coreml": "m.mlpackage"},
+    )
+    case = Case("digits", "", find_target("coreml"), "palettized", model, budget)
+    failures = auditing.foreign(
+        case,
+        {
+            **{"stored_weights": stored, "matched_weights": matched},
+            **{"stored_elements": stored * 100, "matched_elements": matched * 100},
+        },
+        {"y": {"sqnr_below_honest_db": below_db}},
+        {"y": case.limits("y")},
+    )
+    assert bool(failures) is said
+    if said:
+        assert "8.8 dB below" in failures[0]
+        assert "5 of 5 stored weights are not its weights" in failures[0]

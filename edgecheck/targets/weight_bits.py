@@ -1,0 +1,77 @@
+"""Which few elements of a float layer are not the bits that rounding gives, where all others are.
+
+A flipped last bit is no larger than rounding itself, but honest rounding leaves nothing to chance.
+Not for errors that show by their size: see `weight_audit`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+# Of a layer's elements, so many may differ: fewer than a channel has whose factor can be told.
+_MOST = 3
+# The smallest normal number of float16: what is below some converters flush to zero.
+_SMALLEST_NORMAL_HALF = 2.0**-14
+# Of products in float32, which are rounded before they are stored in float16.
+_PRODUCT = 2.0**-21
+
+
+def odd(weight: Array, values: Array, telling: Array, *, half: bool, axis: int | None) -> Array:
+    """A mask of the elements; all False where too many differ to tell.
+
+    Args:
+        weight: of the program, float32.
+        values: as stored, float32.
+        telling: mask of the elements to look at.
+        half: whether they are stored in float16.
+        axis: along which each entry has a factor of its own (a folded batch norm); None for none.
+            In float32 products have no last bit to rely on: nothing is odd there.
+    """
+    if axis is not None and not half:
+        return np.zeros(values.shape, bool)
+    if half:
+        telling = telling & (np.abs(values) > _SMALLEST_NORMAL_HALF)
+    with np.errstate(all="ignore"):
+        if axis is not None:
+            found = _inconsistent(weight, values, telling, axis)
+        else:
+            dtype = np.float16 if half else np.float32
+            found = (weight.astype(dtype).astype(np.float32) != values) & telling
+    return found if np.count_nonzero(found) <= _MOST else np.zeros(values.shape, bool)
+
+
+def _inconsistent(weight: Array, values: Array, telling: Array, axis: int) -> Array:
+    """Elements whose factor is none that all others of their channel can have.
+
+    An element w stored as v was made with a factor of between (v - ulp/2) / w and (v + ulp/2) / w.
+    """
+    stored = values.astype(np.float16)
+    slack = _PRODUCT * np.abs(values, dtype=np.float64)
+    below, above = (
+        (np.nextafter(stored, np.float16(end)).astype(np.float64) + values) / 2
+        for end in (-np.inf, np.inf)
+    )
+    ends = np.stack(((below - slack) / weight, (above + slack) / weight))
+    low = _rows(np.where(telling, ends.min(axis=0), -np.inf), axis)
+    high = _rows(np.where(telling, ends.max(axis=0), np.inf), axis)
+    found = np.zeros(low.shape, bool)
+    for row in np.flatnonzero(low.max(axis=1) > high.min(axis=1)):
+        suspects = (int(low[row].argmax()), int(high[row].argmin()))
+        guilty = [one for one in suspects if _consistent(low[row], high[row], one)]
+        found[row, guilty[:1] or suspects] = True
+    shape = np.moveaxis(values, axis, 0).shape
+    return np.moveaxis(found.reshape(shape), 0, axis)
+
+
+def _consistent(low: Array, high: Array, without: int) -> bool:
+    return bool(np.delete(low, without).max() <= np.delete(high, without).min())
+
+
+def _rows(array: Array, axis: int) -> Array:
+    moved = np.moveaxis(array, axis, 0)
+    return moved.reshape(len(moved), -1)
