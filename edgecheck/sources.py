@@ -163,6 +163,12 @@ class Sources:
             return None
         return self.data(name.partition(":")[0], model, "calibration")
 
+    def calibration(self, model_name: str, model: Model, folder: Path) -> list[dict[str, str]]:
+        """Calls of calibration data that show ranges, as .npy paths by input; none without data."""
+        if model.calibration is None:
+            return []
+        return _spread(self.data(model_name, model, "calibration"), model, folder)
+
     def simulate(
         self,
         name: str,

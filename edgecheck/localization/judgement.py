@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from edgecheck.localization.matching import Pair
 from edgecheck.localization.trace import INPUT, Step
+from edgecheck.names import CALIBRATED
 
 # Of the error of honest rounding, beyond which a tensor does not agree; see docs/checks.md.
 MULTIPLE = {"fp32": 30.0, "fp16": 4.0}
@@ -26,11 +27,13 @@ _QUANTIZED_MULTIPLE = 4.0
 FLOOR = {"fp32": 3e-6, "fp16": 1e-3}
 _QUANTIZED_FLOOR = 0.1
 # The same once something is known to be broken, so that an error that later layers dampen is found
-# where it begins.
+# where it begins. Where ranges are those of calibration, rounding is known well enough for less.
 _SHARP_QUANTIZED_FLOOR = 3e-2
-# What an int8 file is held to for a faint fault: sound ones mostly stay within twice the
-# rounding.
-_FAINT_QUANTIZED_MULTIPLE, _FAINT_QUANTIZED_FLOOR = 2.5, 2e-2
+_SHARP_CALIBRATED_MULTIPLE = 2.5
+# What an int8 file is held to for a faint fault: layers of sound ones mostly are within 1.5 times
+# the rounding. All that follows it is beyond that, and the fault itself this many times off.
+_FAINT_QUANTIZED_MULTIPLE, _FAINT_QUANTIZED_FLOOR = 1.5, 2e-2
+_FAINT_ERROR = 2.5
 # How many times what comes in the error of a faint fault is: less may be what a layer amplifies.
 _GROWTH = 1.3
 # Beyond this nothing agrees, however coarse the rounding: 6 dB.
@@ -100,6 +103,8 @@ def tolerances(
         sharp: whether something is known to be broken, and only where is asked.
     """
     multiple = slack.get(precision, 1.0) * MULTIPLE.get(precision, _QUANTIZED_MULTIPLE)
+    if sharp and precision in CALIBRATED:
+        multiple = _SHARP_CALIBRATED_MULTIPLE
     floor = FLOOR.get(precision, _SHARP_QUANTIZED_FLOOR if sharp else _QUANTIZED_FLOOR)
     unknown = _UNKNOWN_NOISE.get(precision, _QUANTIZED_UNKNOWN_NOISE)
     return [_tolerance(step, multiple, floor, unknown) for step in steps]
@@ -109,11 +114,16 @@ def _tolerance(step: Step, multiple: float, floor: float, unknown: float) -> flo
     return min(_CEILING, max(floor, multiple * (unknown if step.noise is None else step.noise)))
 
 
-def judge_faint(steps: Sequence[Step], pairs: Sequence[Sequence[Pair]]) -> Judgement | None:
+def judge_faint(
+    steps: Sequence[Step], pairs: Sequence[Sequence[Pair]], tolerated: Sequence[float]
+) -> Judgement | None:
     """The first layer of an int8 candidate that breaks within the tolerance, or None.
 
     Its error, and that of all that follows it, is more than rounding mostly makes; it jumps there;
     and what the layer reads is not the input alone, where ranges of other data make most of it.
+
+    Args:
+        tolerated: see `tolerances`. Beyond them it is no faint fault, but another layer's tensor.
     """
     limits = [
         _tolerance(
@@ -122,9 +132,14 @@ def judge_faint(steps: Sequence[Step], pairs: Sequence[Sequence[Pair]]) -> Judge
         for step in steps
     ]
     found = judge(steps, pairs, limits)
-    if not found.stands_out or found.from_input:
+    at = found.measured_at
+    if at is None or not found.stands_out or found.from_input:
         return None
-    return found if found.error > _GROWTH * found.layers[found.broken[0]].before else None
+    least = max(
+        _FAINT_ERROR / _FAINT_QUANTIZED_MULTIPLE * limits[at],
+        _GROWTH * found.layers[found.broken[0]].before,
+    )
+    return found if least < found.error <= tolerated[at] else None
 
 
 def judge(

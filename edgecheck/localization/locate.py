@@ -19,6 +19,7 @@ from edgecheck.errors import EdgecheckError
 from edgecheck.localization import judgement, matching
 from edgecheck.localization import trace as traces
 from edgecheck.model import Artifact, Source, artifact_key
+from edgecheck.names import CALIBRATED
 from edgecheck.process import Child, Service
 from edgecheck.sources import existing, is_onnx
 from edgecheck.targets import find_target
@@ -175,7 +176,8 @@ def judge_traces(
         sharper = judgement.judge(steps, pairs, sharp)
         judged = sharper if sharper.stands_out else judged
     # Looked for where it was tried on sound files: a quantizer to 4 bits has more freedom.
-    return judged, limits, judgement.judge_faint(steps, pairs) if precision == "int8" else None
+    faint = judgement.judge_faint(steps, pairs, limits) if precision == "int8" else None
+    return judged, limits, faint
 
 
 def _kind(
@@ -303,6 +305,8 @@ def _trace_reference(
             f"{case.candidate} can't be localized: its source is a {program['kind']} model, "
             "and only PyTorch and ONNX ones are looked into"
         )
+    calibrated = case.precision in CALIBRATED
+    calls = workbench.sources.calibration(case.model_name, case.model, folder) if calibrated else []
     # Kept for the next case: what costs is importing torch.
     child, _ = workbench.workers.get("reference tracer", _service(_REFERENCE))
     traced: dict[str, Any] = child.call(
@@ -312,6 +316,7 @@ def _trace_reference(
         outputs=list(case.model.outputs),
         precision=case.precision,
         limit_bytes=_LIMIT_BYTES,
+        calibration=calls,
         **arguments,
     )
     return traced

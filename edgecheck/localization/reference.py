@@ -7,9 +7,10 @@ in the user's model each operator was called. Not for ONNX sources: see `candida
 from __future__ import annotations
 
 import copy
+import math
 import re
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -39,9 +40,12 @@ class ReferenceTracer:
         precision: str,
         directory: str,
         limit_bytes: int,
+        calibration: list[dict[str, str]],
         threads: int = 1,
     ) -> dict[str, Any]:
         """Run feeds (.npy path by declared input) and keep every operator's float output.
+
+        Calibration feeds show the ranges that a quantizer takes (see `rounding`).
 
         Returns ``steps`` (see `Step`), ``outputs`` (.npy path by name, (calls, *shape)), and
         ``calls``, how many feeds were run before `limit_bytes` of tensors were kept.
@@ -51,7 +55,8 @@ class ReferenceTracer:
         module = exported.module(check_guards=False)
         names = _input_names(exported, module)
         rounding = rounding_of(precision)
-        rounded = _Rounded(module, rounding)
+        calls = [[_load(feed[name]) for name in names] for feed in calibration]
+        rounded = _Rounded(module, rounding, _ranges(module, calls) if rounding.calibrated else {})
         kept: dict[str, list[np.ndarray]] = {}
         noise: dict[str, list[float]] = {}
         returned: list[dict[str, np.ndarray]] = []
@@ -87,7 +92,9 @@ class _Recorder(torch.fx.Interpreter):
 
     def run_node(self, n: torch.fx.Node) -> Any:
         result = super().run_node(n)
-        if n.op in ("call_function", "get_attr") and isinstance(result, torch.Tensor):
+        if n.op in ("call_function", "get_attr", "placeholder") and isinstance(
+            result, torch.Tensor
+        ):
             return self._see(n, result)
         return result
 
@@ -105,11 +112,34 @@ def _keep(into: dict[str, torch.Tensor], node: torch.fx.Node, value: torch.Tenso
     return value
 
 
+def _ranges(
+    module: torch.fx.GraphModule, calls: Iterable[list[torch.Tensor]]
+) -> dict[str, tuple[float, float]]:
+    """The smallest and the largest value of each operator."""
+    found: dict[str, tuple[float, float]] = {}
+
+    def see(node: torch.fx.Node, value: torch.Tensor) -> torch.Tensor:
+        if value.is_floating_point() and value.numel():
+            low, high = found.get(node.name, (math.inf, -math.inf))
+            found[node.name] = min(low, float(value.min())), max(high, float(value.max()))
+        return value
+
+    for inputs in calls:
+        _run(module, inputs, see)
+    return found
+
+
 class _Rounded:
     """A program with its rounding simulated."""
 
-    def __init__(self, module: torch.fx.GraphModule, rounding: Rounding) -> None:
+    def __init__(
+        self,
+        module: torch.fx.GraphModule,
+        rounding: Rounding,
+        ranges: Mapping[str, tuple[float, float]],
+    ) -> None:
         self._rounding = rounding
+        self._ranges = ranges
         self._module = copy.deepcopy(module).double() if rounding.double else module
 
     def errors(
@@ -124,10 +154,14 @@ class _Rounded:
         def see(node: torch.fx.Node, value: torch.Tensor) -> torch.Tensor:
             if not value.is_floating_point():
                 return value
+            if node.op == "placeholder":
+                given = self._ranges.get(node.name)
+                rounds = self._rounding.activations
+                return rounds(value, given) if rounds and given else value
             if node.op == "get_attr":
                 return self._rounding.weights(value) if self._rounding.weights else value
             if self._rounding.activations and not _fused(node):
-                value = self._rounding.activations(value)
+                value = self._rounding.activations(value, self._ranges.get(node.name))
             if node.name in exact:
                 found[node.name] = _relative_power(value, exact[node.name])
             return value

@@ -22,6 +22,8 @@ SLICE = (
     "as-strings-cnn-ort-int8",
     "transposed-cnn-block3-0-ort-fp32",
     "bit-18-cnn-hidden-ort-fp32",
+    "bit-0-series-conv1-coreml-fp16",
+    "pruned-cnn-coreml-palettized",
     "zeroed-cnn-hidden-tflite-int8",
     "dropout-scale-transformer-tflite-int8",
     "clipped-range-cnn-ort-int8",

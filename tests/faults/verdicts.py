@@ -25,7 +25,7 @@ from tests.faults.fault import Fault
 from tests.faults.judging import judge, progress
 
 # Kinds of localisation that name a layer as the cause (see `edgecheck.localization`).
-_OF_A_LAYER = ("layer", "input")
+_OF_A_LAYER = ("layer", "input", "faint")
 _FOLDED = ("BatchNorm1d", "BatchNorm2d", "ReLU", "Dropout", "Identity")
 
 

@@ -129,6 +129,7 @@ class Bench:
             precision=precision,
             directory=str(folder),
             limit_bytes=1 << 28,
+            calibration=[{"image": str(self.folder / "calibration.npy")}],
         )
         return tuple(map(traces.step, found["steps"]))
 

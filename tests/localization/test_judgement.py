@@ -112,7 +112,7 @@ NOISE = 0.02
 
 def faint(*errors: float | None, noise: float = NOISE) -> judgement.Judgement | None:
     steps = [step(index - 1 if index else INPUT, noise=noise) for index in range(len(errors))]
-    return judge_faint(steps, pairs(*errors))
+    return judge_faint(steps, pairs(*errors), tolerances(steps, "int8"))
 
 
 def test_a_faint_fault_jumps_within_tolerance_and_stays() -> None:
@@ -125,8 +125,10 @@ def test_a_faint_fault_jumps_within_tolerance_and_stays() -> None:
 @pytest.mark.parametrize(
     "errors",
     [
-        (0.025, 0.03, 0.09, 0.04),  # what follows agrees
+        (0.025, 0.03, 0.09, 0.025),  # what follows agrees
         (0.025, 0.03, 0.045, 0.045),  # as rounding makes it
+        (0.01, 0.01, 0.045, 0.045),  # twice the rounding, which sound files have
+        (0.01, 0.01, 0.2, 0.2),  # beyond tolerance: no faint one, or not this layer's tensor
         (0.03, 0.045, 0.06, 0.075, 0.09),  # by and by
         (0.09, 0.09),  # from the input on: other ranges
     ],
@@ -137,7 +139,7 @@ def test_what_rounding_may_do_is_no_faint_fault(errors: tuple[float, ...]) -> No
 
 def test_a_layer_that_rounds_less_than_what_it_reads_is_none() -> None:
     steps = [step(INPUT, noise=0.02), step(0, noise=0.04), step(1, noise=0.01)]
-    assert judge_faint(steps, pairs(0.03, 0.06, 0.055)) is None
+    assert judge_faint(steps, pairs(0.03, 0.06, 0.055), tolerances(steps, "int8")) is None
 
 
 def test_swapped_outputs_are_told_from_broken_ones() -> None:
