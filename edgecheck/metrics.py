@@ -133,6 +133,7 @@ _ALIASES = {
     "top-5": "top5",
     "auc": "roc_auc",
     "iou": "mean_iou",
+    "map": "average_precision",
     "mae": "mean_absolute_error",
     "mse": "mean_squared_error",
     "rmse": "root_mean_squared_error",

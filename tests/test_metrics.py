@@ -137,6 +137,7 @@ def test_names_short_and_long_mean_the_same_metric():
     assert as_metric("top1") is as_metric("top-1") is top1
     assert as_metric("mae") is as_metric("mean_absolute_error") is mean_absolute_error
     assert as_metric("auc").name == "roc_auc"
+    assert as_metric("map").name == "average_precision"
 
 
 def test_an_unknown_name_is_told_with_what_there_is():
