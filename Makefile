@@ -27,7 +27,7 @@ conformance-web: $(INSTALLED) node_modules/.installed
 # Lint, types, the tests of edgecheck itself, and the bundled models, of which one is timed and
 # weighed: `make conformance` does that with all.
 test: check node_modules/.installed
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile --durations 30
 	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip \
 		--edge-checks=export,parity,accuracy
 	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip \

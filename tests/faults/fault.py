@@ -10,7 +10,7 @@ from typing import Any
 from tests.faults.bench import Bench
 
 # What parity says of a quantized file that is not what an honest quantizer makes of the model.
-UNLIKE_QUANTIZED = "sqnr_db|sqnr_below_honest_db|is off by more than"
+UNLIKE_QUANTIZED = "sqnr_db|sqnr_below_honest_db|is off by more than|dB below what"
 
 
 @dataclass(frozen=True)
