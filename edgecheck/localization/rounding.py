@@ -6,6 +6,7 @@ that very operator, with the ranges that calibration data show there. Not a quan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -59,6 +60,8 @@ def _levels(values: torch.Tensor, given: Range, bits: int = 8) -> torch.Tensor:
     """Affine, one scale for all values, the range including zero (TFLite's specification)."""
     low, high = given or (float(values.min()), float(values.max()))
     low, high = min(low, 0.0), max(high, 0.0)
+    if not math.isfinite(high - low):
+        return values  # an attention mask: no scale holds infinity
     scale = max((high - low) / (2**bits - 1), torch.finfo(torch.float32).tiny)
     zero_point = round(-low / scale)
     steps = torch.clamp(torch.round(values / scale) + zero_point, 0, 2**bits - 1)

@@ -24,11 +24,16 @@ class Network(torch.nn.Module):
         return found
 
 
-def noises(folder: Path, precision: str, calibration: np.ndarray | None) -> dict[str, float]:
+def noises(
+    folder: Path,
+    precision: str,
+    calibration: np.ndarray | None,
+    network: torch.nn.Module | None = None,
+) -> dict[str, float]:
     """By operator."""
     torch.manual_seed(0)
     inputs = [Input("x", ("batch", 8), low=-1.0, high=1.0)]
-    program.capture(Network().eval(), inputs, ["y"], {}, folder / "m.pt2")
+    program.capture((network or Network()).eval(), inputs, ["y"], {}, folder / "m.pt2")
     np.save(folder / "x.npy", np.random.default_rng(0).uniform(-1, 1, (4, 8)).astype(np.float32))
     calls = []
     if calibration is not None:
@@ -45,6 +50,23 @@ def noises(folder: Path, precision: str, calibration: np.ndarray | None) -> dict
         calibration=calls,
     )
     return {step["module"] or step["operator"]: step["noise"] for step in found["steps"]}
+
+
+class Masked(torch.nn.Module):
+    """Attention over what is positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.scores(x).masked_fill(x < 0, -torch.inf), dim=-1) * x
+
+
+def test_a_mask_of_infinity_leaves_the_rounding_of_all_else(tmp_path: Path) -> None:
+    found = noises(tmp_path, "int8", spread(1.0), Masked())
+    assert 0 < found["scores"] < 0.03
+    assert 0 < found["aten.softmax.int"] < 0.03
 
 
 def spread(most: float) -> np.ndarray:
