@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecheck.targets.weight_bits import odd
+from edgecheck.targets.weight_bits import odd, rows
 
 Array = npt.NDArray[Any]
 
@@ -345,7 +345,7 @@ def _factors(weight: Array, values: Array, step: Array | None, axis: int) -> tup
     the least squares fit of those that this explains, within 2 steps, which the rounding of honest
     elements w moves by no more than honest * sum(step |w|) / sum(w^2). NaN where there are too few.
     """
-    left, right = _rows(weight, axis), _rows(values, axis)
+    left, right = rows(weight, axis), rows(values, axis)
     count = left.shape[1]
     shape = [1] * weight.ndim
     shape[axis] = len(left)
@@ -361,7 +361,7 @@ def _factors(weight: Array, values: Array, step: Array | None, axis: int) -> tup
     factor = np.take_along_axis(np.take_along_axis(ratios, order, 1), middle, 1)
     slack = np.zeros(factor.shape)
     if step is not None:
-        steps = _rows(np.broadcast_to(step, weight.shape), axis)
+        steps = rows(np.broadcast_to(step, weight.shape), axis)
         explained = np.abs(right - left * factor) <= _DAMAGED["int8"] * steps
         power = (left * left * explained).sum(axis=1, keepdims=True, dtype=np.float64)
         fitted = (left * right * explained).sum(axis=1, keepdims=True, dtype=np.float64) / power
@@ -369,8 +369,3 @@ def _factors(weight: Array, values: Array, step: Array | None, axis: int) -> tup
         slack = _HONEST["int8"] * moved / power
         factor = np.where(np.isfinite(fitted), fitted, factor)
     return factor.reshape(shape).astype(np.float32), slack.reshape(shape)
-
-
-def _rows(array: Array, axis: int) -> Array:
-    moved = np.moveaxis(array, axis, 0)
-    return moved.reshape(len(moved), -1)

@@ -57,8 +57,8 @@ def _inconsistent(weight: Array, values: Array, telling: Array, axis: int) -> Ar
         for end in (-np.inf, np.inf)
     )
     ends = np.stack(((below - slack) / weight, (above + slack) / weight))
-    low = _rows(np.where(telling, ends.min(axis=0), -np.inf), axis)
-    high = _rows(np.where(telling, ends.max(axis=0), np.inf), axis)
+    low = rows(np.where(telling, ends.min(axis=0), -np.inf), axis)
+    high = rows(np.where(telling, ends.max(axis=0), np.inf), axis)
     found = np.zeros(low.shape, bool)
     for row in np.flatnonzero(low.max(axis=1) > high.min(axis=1)):
         suspects = (int(low[row].argmax()), int(high[row].argmin()))
@@ -72,6 +72,7 @@ def _consistent(low: Array, high: Array, without: int) -> bool:
     return bool(np.delete(low, without).max() <= np.delete(high, without).min())
 
 
-def _rows(array: Array, axis: int) -> Array:
+def rows(array: Array, axis: int) -> Array:
+    """An array as a matrix with a row for each entry of an axis."""
     moved = np.moveaxis(array, axis, 0)
     return moved.reshape(len(moved), -1)
