@@ -19,7 +19,7 @@ conformance: $(INSTALLED) node_modules/.installed
 
 # The same in a browser, all of it required; installs Chromium where there is none. Needs npm.
 conformance-web: $(INSTALLED) node_modules/.installed
-	$(BIN)/python -c "import sys; from edgecheck.drivers.web_browser import find_browser; sys.exit(not find_browser())" \
+	$(BIN)/python -c "import sys; from edgecheck.targets.ort_web.browser import find_browser; sys.exit(not find_browser())" \
 		|| $(BIN)/python -m playwright install chromium
 	$(BIN)/python -m pytest suites --edge-targets=ort-web \
 		--junitxml=junit-web.xml --edge-json=edge-web.json --edge-html=edge-web.html

@@ -27,10 +27,10 @@ from benchmarks import chain
 from benchmarks.common import BenchmarkError, Row, environment, pytest, python, told, within
 from edgecheck.checks.latency import ROUNDS, SHORT_S
 from edgecheck.devices.local import Loadable, LocalDevice
-from edgecheck.lock import MachineLock, default_path
-from edgecheck.process import Pool
+from edgecheck.judge.latency_statistics import CONFIDENCE, Interval, Samples, center_interval
+from edgecheck.process.lock import MachineLock, default_path
+from edgecheck.process.parent import Pool
 from edgecheck.targets import find_target
-from edgecheck.timing import CONFIDENCE, Interval, Samples, center_interval
 
 LOW, HIGH = 0.98, 1.02
 # Edgecheck and the bare loop take turns until their ratio is known to this, but not for ever.

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.common import Row, at_most, told
-from edgecheck.budget import Budget
-from edgecheck.case import Case
-from edgecheck.checks import boundary, floors, repeating
+from edgecheck.checks import boundary, reference_baselines, rerun
+from edgecheck.declare.budget import Budget
+from edgecheck.declare.case import Case
 from edgecheck.targets import find_target
 from edgecheck.workbench import Settings, Workbench
 from suites.test_digits import TestDigits
@@ -110,10 +110,10 @@ def _turn(case: Case, directory: Path) -> Cost:
         results, candidate_s = _timed(lambda: workbench.feed_outputs(case))
         limits = {name: case.limits(name) for name in case.model.outputs}
         _, floors_s = _timed(
-            lambda: floors.measure(workbench, case, feeds, reference, results, limits)
+            lambda: reference_baselines.measure(workbench, case, feeds, reference, results, limits)
         )
         _, boundary_s = _timed(lambda: boundary.measure(workbench, case))
-        _, repeating_s = _timed(lambda: repeating.measure(workbench, case, {}))
+        _, repeating_s = _timed(lambda: rerun.measure(workbench, case, {}))
     finally:
         workbench.close()
     return Cost(reference_s + candidate_s, floors_s, boundary_s + repeating_s)

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
-    from edgecheck.model import Model
+    from edgecheck.declare.case import Case
+    from edgecheck.declare.model import Model
 
 Arrays = dict[str, np.ndarray]
 Runner = Callable[[Arrays], Arrays]
@@ -73,8 +73,8 @@ def main(result: Path, suites: list[Path]) -> None:
 
 def declared(suites: list[Path]) -> Iterator[list[Case]]:
     """The candidates of each model in the suites on ort and tflite, the model's own fp32 first."""
-    from edgecheck.case import Selection, expand
-    from edgecheck.conformance import Conformance
+    from edgecheck.declare.case import Selection, expand
+    from edgecheck.plugin.conformance import Conformance
     from edgecheck.targets import find_target
 
     selection = Selection(targets=(find_target("ort"), find_target("tflite")))

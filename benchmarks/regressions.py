@@ -19,13 +19,13 @@ from pathlib import Path
 
 from benchmarks import chain
 from benchmarks.common import Row, told
-from edgecheck.budget import Limit
 from edgecheck.checks.latency import Timing, confirmed, duel
+from edgecheck.declare.budget import Limit
 from edgecheck.devices.local import Loadable, LocalDevice
-from edgecheck.lock import MachineLock, default_path
-from edgecheck.process import Pool
+from edgecheck.judge.verdict import Outcome
+from edgecheck.process.lock import MachineLock, default_path
+from edgecheck.process.parent import Pool
 from edgecheck.targets import find_target
-from edgecheck.verdict import Outcome
 
 # Comparisons with so many layers more, of chain.LAYERS, and how many of them may or must be found.
 AA_COMPARISONS, AA_ALLOWED = 200, 1

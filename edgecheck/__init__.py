@@ -10,25 +10,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgecheck import metrics as metrics
-    from edgecheck.budget import Budget as Budget
-    from edgecheck.conformance import Conformance as Conformance
+    from edgecheck.declare import metrics
+    from edgecheck.declare.budget import Budget as Budget
+    from edgecheck.declare.metrics import Metric as Metric
+    from edgecheck.declare.model import Artifact as Artifact
+    from edgecheck.declare.model import Evaluation as Evaluation
+    from edgecheck.declare.model import Input as Input
+    from edgecheck.declare.model import Model as Model
     from edgecheck.errors import EdgecheckError as EdgecheckError
-    from edgecheck.metrics import Metric as Metric
-    from edgecheck.model import Artifact as Artifact
-    from edgecheck.model import Evaluation as Evaluation
-    from edgecheck.model import Input as Input
-    from edgecheck.model import Model as Model
+    from edgecheck.plugin.conformance import Conformance as Conformance
 
 _HOMES = {
-    "Artifact": "edgecheck.model",
-    "Budget": "edgecheck.budget",
-    "Conformance": "edgecheck.conformance",
+    "Artifact": "edgecheck.declare.model",
+    "Budget": "edgecheck.declare.budget",
+    "Conformance": "edgecheck.plugin.conformance",
     "EdgecheckError": "edgecheck.errors",
-    "Evaluation": "edgecheck.model",
-    "Input": "edgecheck.model",
+    "Evaluation": "edgecheck.declare.model",
+    "Input": "edgecheck.declare.model",
     "Metric": "edgecheck.metrics",
-    "Model": "edgecheck.model",
+    "Model": "edgecheck.declare.model",
 }
 __all__ = [*_HOMES, "metrics"]
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "metrics":
-        return importlib.import_module("edgecheck.metrics")
+        return importlib.import_module("edgecheck.declare.metrics")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'edgecheck' has no attribute {name!r}")

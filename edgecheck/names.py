@@ -8,8 +8,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from edgecheck.errors import SelectionError
+
+if TYPE_CHECKING:
+    pass
 
 # As `edgecheck.targets` has them; here, so that registering markers imports no target.
 TARGET_NAMES = ("ort", "tflite", "coreml", "trt", "executorch", "ort-web", "ort-webgpu")
@@ -47,3 +51,8 @@ def layer_of(parameter: str) -> str:
 def split_names(text: str) -> list[str]:
     """The names in a comma-separated list, in order, without blanks and repeats."""
     return list(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
+SCHEMA = "edgecheck-report/1"
+# Verdicts from the worst to the best, the order of every listing.
+VERDICTS = ("failed", "inconclusive", "unsupported", "not_checked", "passed")

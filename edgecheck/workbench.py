@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck import data
-from edgecheck.binding import Binding, bind
-from edgecheck.building import Builder, Built, own_source, qat_name
-from edgecheck.case import Case
+from edgecheck.build.artifact_cache import Store
+from edgecheck.build.builder import Builder, Built, own_source, qat_name
+from edgecheck.capture import data
+from edgecheck.capture.client import Sources, existing, is_onnx
+from edgecheck.declare.case import Case
+from edgecheck.declare.model import Artifact, Model, Source, artifact_key
+from edgecheck.devices.binding import Binding, bind
 from edgecheck.devices.local import Loadable, LocalDevice, Session
 from edgecheck.errors import ArtifactError
-from edgecheck.lock import MachineLock, default_path
-from edgecheck.model import Artifact, Model, Source, artifact_key
-from edgecheck.once import Once
-from edgecheck.process import Pool, share_of_cores
-from edgecheck.sources import Sources, existing, is_onnx
-from edgecheck.store import Store
+from edgecheck.process.lock import MachineLock, default_path
+from edgecheck.process.parent import Pool, share_of_cores
+from edgecheck.process.run_cache import Once
 from edgecheck.targets import find_target
 
 # The user's code and each target's tools: importing what they need takes seconds.
@@ -51,7 +51,7 @@ class Settings:
         sharers: processes of the run on this machine; one alone starts device processes ahead.
         threads, cpus: of timing and weighing; no cores for all of them.
         timing_limit_s: the most that one attempt at a timing takes.
-        vacuous: what becomes of comparisons that say nothing (see `edgecheck.vacuity.sort`).
+        vacuous: what becomes of comparisons that say nothing (see `edgecheck.judge.vacuity.sort`).
         fuzz: adversarial inputs to try; None for as many as each model says.
         fuzz_folder: where failing ones are kept.
         replay: the saved input that is tried instead.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecheck.cli import build_parser
+from edgecheck.commands.cli import build_parser
 
 TEXT = (Path(__file__).parents[1] / "docs/ci.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

@@ -12,11 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgecheck.budget import Budget
-from edgecheck.case import Case
+from edgecheck.declare.budget import Budget
+from edgecheck.declare.case import Case
+from edgecheck.declare.model import Artifact, Input, Model
 from edgecheck.devices.local import Loadable
 from edgecheck.errors import EdgecheckError
-from edgecheck.model import Artifact, Input, Model
 from edgecheck.targets import find_target
 from edgecheck.workbench import Settings, Workbench
 

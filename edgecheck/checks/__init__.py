@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 from edgecheck.errors import ChildError, EdgecheckError
-from edgecheck.verdict import Outcome, Verdict, extended
+from edgecheck.judge.verdict import Outcome, Verdict, extended
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
+    from edgecheck.declare.case import Case
     from edgecheck.workbench import Workbench
 
 # Failures of these have a layer that they come from.
@@ -42,7 +42,7 @@ def run_check(name: str, workbench: Workbench, case: Case) -> Verdict:
     failed = verdict.outcome is Outcome.FAILED
     known = "localization" in verdict.measurements
     if failed and name in _LOCALIZED and not known and workbench.settings.explain:
-        from edgecheck.checks import localizing
+        from edgecheck.checks import first_layer
 
-        verdict = extended(verdict, localizing.measure(workbench, case))
+        verdict = extended(verdict, first_layer.measure(workbench, case))
     return verdict

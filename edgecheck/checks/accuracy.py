@@ -1,7 +1,7 @@
 """The accuracy check: the metric on the evaluation data, against the reference and the floor.
 
 A paired experiment: the same samples go through both. The drop comes with a 95 % confidence
-interval (`edgecheck.paired`), the samples that changed, and what so many samples can show. An
+interval (`edgecheck.judge.paired`), the samples that changed, and what so many samples can show. An
 improvement never fails.
 """
 
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecheck import vacuity
-from edgecheck.budget import Limit
 from edgecheck.checks import outliers
-from edgecheck.metrics import Metric, as_metric
-from edgecheck.paired import CONFIDENCE
-from edgecheck.verdict import Comparison, Evidence, Verdict, conclude, extended
+from edgecheck.declare.budget import Limit
+from edgecheck.declare.metrics import Metric, as_metric
+from edgecheck.judge import vacuity
+from edgecheck.judge.paired import CONFIDENCE
+from edgecheck.judge.verdict import Comparison, Evidence, Verdict, conclude, extended
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
+    from edgecheck.declare.case import Case
     from edgecheck.workbench import Workbench
 
 UPPER_BOUND = "upper-bound"
@@ -102,7 +102,7 @@ def judge(
     what a single sample weighs: rounding may turn a near-tie, and that is no finding.
 
     Args:
-        paired: of `edgecheck.scoring.compare`.
+        paired: of `edgecheck.capture.scoring.compare`.
         policy: ``"point"`` judges the drop; ``"upper-bound"`` the upper end of its interval, and
             without an interval it fails.
     """

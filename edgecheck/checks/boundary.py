@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgecheck import fuzzing
-from edgecheck.checks import fuzz
-from edgecheck.fuzzing import Pattern, Recipe
-from edgecheck.verdict import Evidence
+from edgecheck.checks import fuzz, fuzz_inputs
+from edgecheck.checks.fuzz_inputs import Pattern, Recipe
+from edgecheck.judge.verdict import Evidence
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
+    from edgecheck.declare.case import Case
     from edgecheck.workbench import Workbench
 
 _LEVELS = {"low": "their lowest", "high": "their highest", "zero": "zero"}
@@ -37,7 +36,7 @@ def measure(workbench: Workbench, case: Case) -> Evidence:
     tried: list[fuzz.Arrays] = []
     for level, words in _LEVELS.items():
         recipe = Recipe(sizes, tuple(Pattern("constant", level) for _ in inputs))
-        arrays = fuzzing.build(inputs, recipe)
+        arrays = fuzz_inputs.build(inputs, recipe)
         if any(all(np.array_equal(one[key], arrays[key]) for key in one) for one in tried):
             continue
         tried.append(arrays)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecheck import arena
-from edgecheck.budget import Limit
-from edgecheck.case import find_builder
+from edgecheck.declare.budget import Limit
+from edgecheck.declare.case import find_builder
 from edgecheck.errors import ChildError
-from edgecheck.verdict import Comparison, Outcome, Verdict, conclude
+from edgecheck.judge.verdict import Comparison, Outcome, Verdict, conclude
+from edgecheck.targets.common import static_arena
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
+    from edgecheck.declare.case import Case
     from edgecheck.devices.local import Session
     from edgecheck.workbench import Feeds, Workbench
 
@@ -157,7 +157,8 @@ def judge_memory(memory: Mapping[str, Any], limit: Limit | None) -> tuple[list[s
     """Why a stated limit can't be judged, and what fills the memory where it is broken.
 
     Args:
-        memory: `edgecheck.arena.describe`, or ``unplanned``: the reason why there is no plan.
+        memory: `edgecheck.targets.common.static_arena.describe`, or ``unplanned``: the reason why
+            there is no plan.
     """
     if limit is None:
         return [], ""
@@ -168,7 +169,7 @@ def judge_memory(memory: Mapping[str, Any], limit: Limit | None) -> tuple[list[s
             f"activation_memory can't be planned, so it is not <= {stated} ({limit.origin}): "
             f"{memory['unplanned']}"
         ], ""
-    return [], "" if limit.allows(measured) else arena.chart(memory)
+    return [], "" if limit.allows(measured) else static_arena.chart(memory)
 
 
 def _activation_memory(case: Case, contents: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 An input is held against parity's limits on the error, relative to the largest output that parity's
 own inputs gave: alone it may give next to nothing. What the model's rounding explains at that very
 input is no finding. Quantized candidates must only come out finite and in shape. Not for drawing
-inputs: see `edgecheck.fuzzing`.
+inputs: see `edgecheck.checks.fuzz_inputs`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecheck import data, fuzzing
-from edgecheck.agreement import Agreement, compare_basics
-from edgecheck.budget import Limit
+from edgecheck.capture import data
+from edgecheck.checks import fuzz_inputs
+from edgecheck.checks.fuzz_inputs import Judged
+from edgecheck.declare.budget import Limit
+from edgecheck.declare.model import BATCH, Input
+from edgecheck.digests import digest_of, file_sha256
 from edgecheck.errors import ChildError, EdgecheckError
-from edgecheck.fuzzing import Judged
-from edgecheck.model import BATCH, Input
-from edgecheck.noise import Noise, arithmetic_of
-from edgecheck.store import digest_of, file_sha256
-from edgecheck.verdict import Comparison, Evidence
+from edgecheck.judge.agreement import Agreement, compare_basics
+from edgecheck.judge.noise import Noise, arithmetic_of
+from edgecheck.judge.verdict import Comparison, Evidence
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
+    from edgecheck.declare.case import Case
     from edgecheck.workbench import Workbench
 
 Array = npt.NDArray[Any]
@@ -83,7 +84,7 @@ def measure(workbench: Workbench, case: Case) -> Evidence:
         if judged.failure:
             measured = {"kept": len(kept), "examples": 0, "score": judged.score}
             return _told(judged, arrays, path, measured, "kept from an earlier run")
-    found = fuzzing.search(
+    found = fuzz_inputs.search(
         case.model.inputs, trial.sizes, trial.judge, count=count, seed=case.model.seed
     )
     measured = {
@@ -116,7 +117,7 @@ def _told(
     if not judged.failure:
         return Evidence(measurements={"fuzz": measured})
     details = (
-        f"adversarial input ({origin}):\n{fuzzing.describe(arrays)}\n"
+        f"adversarial input ({origin}):\n{fuzz_inputs.describe(arrays)}\n"
         f"it is in {path}; try it again with\n{replay_command(path)}"
     )
     measured = {**measured, "failing": path.name}
@@ -149,7 +150,8 @@ class Trial:
     """Tries inputs on the reference and the candidate, in their running processes.
 
     Attributes:
-        sizes: of the named dimensions, as the file leaves them (see `edgecheck.fuzzing.recipes`).
+        sizes: of the named dimensions, as the file leaves them (see
+        `edgecheck.checks.fuzz_inputs.recipes`).
         excused: inputs beyond a limit that rounding explains.
     """
 

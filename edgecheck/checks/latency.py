@@ -1,7 +1,7 @@
 """The latency check: time of single inferences against the budget, fp32 and the last release.
 
-Every attempt has a fresh process and the machine to itself (see `edgecheck.lock`). A limit is
-judged on a confidence interval: while it lies within, more rounds are timed, up to a time limit,
+Every attempt has a fresh process and the machine to itself (see `edgecheck.process.lock`). A limit
+is judged on a confidence interval: while it lies within, more rounds are timed, up to a time limit,
 and then anew in another process. A pass stands; a failure must be found twice.
 """
 
@@ -15,14 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecheck import profile
-from edgecheck.budget import Limit
+from edgecheck.declare.budget import Limit
 from edgecheck.errors import ArtifactError, ChildError
-from edgecheck.timing import OWN_WORK, Interval, Samples, quantile_interval, ratio_interval
-from edgecheck.verdict import Comparison, Outcome, Verdict, conclude
+from edgecheck.judge import operator_profile
+from edgecheck.judge.latency_statistics import (
+    OWN_WORK,
+    Interval,
+    Samples,
+    quantile_interval,
+    ratio_interval,
+)
+from edgecheck.judge.verdict import Comparison, Outcome, Verdict, conclude
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
+    from edgecheck.declare.case import Case
     from edgecheck.devices.local import Loadable, Stopwatch
     from edgecheck.workbench import Workbench
 
@@ -87,8 +93,8 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     found = _profile(workbench, case)
     return replace(
         verdict,
-        measurements={**measurements, "profile": profile.as_data(found)},
-        details=f"{verdict.details}\n{profile.table(found)}",
+        measurements={**measurements, "profile": operator_profile.as_data(found)},
+        details=f"{verdict.details}\n{operator_profile.table(found)}",
     )
 
 
@@ -379,10 +385,10 @@ def _details(measurements: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _profile(workbench: Workbench, case: Case) -> profile.Profile:
+def _profile(workbench: Workbench, case: Case) -> operator_profile.Profile:
     """Where the time goes, from a run of its own: a profiler slows what it watches."""
     try:
         found = workbench.session(case).profile(workbench.single_feed(case))
     except ChildError as error:
         found = {"rows": [], "runs": 0, "preferred": "", "note": str(error)}
-    return profile.summarize(found)
+    return operator_profile.summarize(found)

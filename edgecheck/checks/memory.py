@@ -1,6 +1,6 @@
 """The memory check: what loading and running the model takes, and whether inferences leak.
 
-Weighed in a fresh process by `edgecheck.drivers.memory`. Not for the size of the file: see
+Weighed in a fresh process by `edgecheck.runtime.memory`. Not for the size of the file: see
 `edgecheck.checks.export`.
 """
 
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecheck.budget import Limit
+from edgecheck.declare.budget import Limit
+from edgecheck.judge.verdict import Comparison, Outcome, Verdict, conclude
 from edgecheck.units import format_bytes
-from edgecheck.verdict import Comparison, Outcome, Verdict, conclude
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
+    from edgecheck.declare.case import Case
     from edgecheck.workbench import Workbench
 
 # ONNX Runtime allocates by a plan from the second inference on, beside what the first took.
@@ -99,7 +99,7 @@ def growth(inferences: Sequence[int], held_bytes: Sequence[int]) -> Growth:
 
 
 def judge(measured: Mapping[str, Any], limits: Mapping[str, Limit]) -> Verdict:
-    """Hold what was weighed (see `edgecheck.drivers.memory.measure`) against limits in bytes."""
+    """Hold what was weighed (see `edgecheck.runtime.memory.measure`) against limits in bytes."""
     grown = growth(measured["inferences"], measured["held_bytes"])
     values = {
         "peak_memory": measured["peak_bytes"],

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecheck.checks import fuzz
-from edgecheck.verdict import Evidence
+from edgecheck.judge.verdict import Evidence
 from edgecheck.workbench import USER_SAMPLES
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
+    from edgecheck.declare.case import Case
     from edgecheck.workbench import Workbench
 
 Array = npt.NDArray[Any]

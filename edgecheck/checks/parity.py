@@ -1,8 +1,8 @@
 """The parity check: the candidate's outputs agree with the reference's.
 
 Shape, dtype, NaN and infinity first; then per output, over all inputs, the metrics of
-`edgecheck.agreement`; then what they are worth: the model's own noise and findings of vacuity
-(`edgecheck.checks.floors`).
+`edgecheck.judge.agreement`; then what they are worth: the model's own noise and findings of vacuity
+(`edgecheck.checks.reference_baselines`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecheck.agreement import Agreement, compare_basics
-from edgecheck.budget import KINDS, Limit
-from edgecheck.checks import auditing, boundary, floors, fuzz, localizing, repeating, reproducing
-from edgecheck.verdict import Comparison, Outcome, Verdict, conclude, extended
+from edgecheck.checks import (
+    boundary,
+    first_layer,
+    fuzz,
+    rebuild,
+    reference_baselines,
+    rerun,
+    weight_audit,
+)
+from edgecheck.declare.budget import KINDS, Limit
+from edgecheck.judge.agreement import Agreement, compare_basics
+from edgecheck.judge.verdict import Comparison, Outcome, Verdict, conclude, extended
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
+    from edgecheck.declare.case import Case
     from edgecheck.workbench import Feeds, Workbench
 
 # What holds where the model's own noise can't be measured.
@@ -53,7 +61,7 @@ def run(workbench: Workbench, case: Case) -> Verdict:
             classes = name == case.model.classifier_output
             into[name].add(candidate, expected, label, classes=classes)
     limits = {name: case.limits(name) for name in case.model.outputs}
-    found = floors.measure(workbench, case, feeds, reference, results, limits)
+    found = reference_baselines.measure(workbench, case, feeds, reference, results, limits)
     verdict = judge(
         {name: agreement for name, agreement in judged.items() if agreement.worst},
         limits,
@@ -75,15 +83,15 @@ def _beyond(
     workbench: Workbench,
     case: Case,
     verdict: Verdict,
-    found: floors.Floors,
+    found: reference_baselines.Floors,
     limits: Mapping[str, Mapping[str, Limit]],
 ) -> Verdict:
     """The verdict with what shows on inputs that are adversarial, or run again."""
     passed = verdict.outcome is Outcome.PASSED
-    audited = auditing.measure(workbench, case, found.metrics, limits)
+    audited = weight_audit.measure(workbench, case, found.metrics, limits)
     verdict = extended(verdict, audited)
     if passed and not audited.failures:
-        verdict = extended(verdict, localizing.look_inside(workbench, case, found.metrics))
+        verdict = extended(verdict, first_layer.look_inside(workbench, case, found.metrics))
     if passed:
         verdict = extended(verdict, boundary.measure(workbench, case))
     if passed or workbench.settings.replay is not None:
@@ -91,8 +99,8 @@ def _beyond(
     noise = {
         name: values["noise_max"] for name, values in found.metrics.items() if "noise_max" in values
     }
-    verdict = extended(verdict, repeating.measure(workbench, case, noise))
-    return extended(verdict, reproducing.measure(workbench, case, noise))
+    verdict = extended(verdict, rerun.measure(workbench, case, noise))
+    return extended(verdict, rebuild.measure(workbench, case, noise))
 
 
 def _against_original(
@@ -122,7 +130,7 @@ def judge(
     *,
     seed: int,
     inputs: list[str],
-    found: floors.Floors = floors.NONE,
+    found: reference_baselines.Floors = reference_baselines.NONE,
 ) -> Verdict:
     """Hold each output's agreement against its limits.
 

@@ -7,8 +7,8 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from edgecheck.build.artifact_cache import Store
 from edgecheck.errors import EdgecheckError
-from edgecheck.store import Store
 from edgecheck.units import format_bytes, parse_quantity
 
 DEFAULT_CACHE = Path(".edgecheck/cache")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgecheck.options import DEFAULT_HISTORY
+from edgecheck.plugin.options import DEFAULT_HISTORY
 
 _WIDTH = 100
 RUN_HELP = "a JSON report, or of the history run:ID, tag:NAME or branch:NAME (its last that passed)"

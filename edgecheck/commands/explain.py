@@ -20,9 +20,9 @@ from edgecheck.errors import EdgecheckError, SelectionError
 if TYPE_CHECKING:
     import pytest
 
-    from edgecheck.case import Case
-    from edgecheck.conformance import Conformance
-    from edgecheck.session import Run
+    from edgecheck.declare.case import Case
+    from edgecheck.plugin.conformance import Conformance
+    from edgecheck.plugin.run import Run
 
 _NEAREST = 5
 
@@ -94,7 +94,7 @@ class _Session:
 
     def pytest_pycollect_makeitem(self, name: str, obj: Any) -> None:
         """Note the Conformance classes."""
-        from edgecheck.items import is_suite
+        from edgecheck.plugin.collection import is_suite
 
         if name.startswith("Test") and is_suite(obj) and obj not in self._suites:
             self._suites.append(obj)
@@ -107,7 +107,7 @@ class _Session:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Work, with the run's children and directories, and run no test."""
-        from edgecheck.config import run_of
+        from edgecheck.plugin.config import run_of
 
         try:
             if self._problems:
@@ -124,7 +124,7 @@ class _Session:
 
 def _candidates(run: Run, suites: list[type[Conformance]]) -> dict[str, Case]:
     """All candidates that there could be on any target, by name."""
-    from edgecheck.case import Selection, expand
+    from edgecheck.declare.case import Selection, expand
     from edgecheck.targets import all_targets
 
     selection = Selection(tuple(all_targets().values()))
@@ -154,7 +154,7 @@ def find(name: str, candidates: dict[str, Case]) -> Case:
 
 
 def _explain(run: Run, case: Case, options: argparse.Namespace) -> int:
-    from edgecheck.localization import locate, telling
+    from edgecheck.localization import description, locate
 
     if case.unsupported:
         raise EdgecheckError(f"{case.candidate}: {case.unsupported}")
@@ -165,25 +165,30 @@ def _explain(run: Run, case: Case, options: argparse.Namespace) -> int:
     found = locate.localize(run.workbench, case, _progress)
     _progress("")
     if options.json:
-        print(json.dumps({"sentence": telling.sentence(found), **telling.as_data(found)}, indent=1))
+        print(
+            json.dumps(
+                {"sentence": description.sentence(found), **description.as_data(found)}, indent=1
+            )
+        )
         return 0 if found.kind in ("none", "faint") else 1
-    lines = telling.shortened(
+    lines = description.shortened(
         [
-            f"{case.candidate}: {telling.sentence(found)}",
+            f"{case.candidate}: {description.sentence(found)}",
             "",
             f"{found.calls} inferences, those with the largest errors, of {found.inputs}; "
             + (found.note or "as it runs")
             + "; errors are relative, of the root mean square",
         ]
     )
-    table = telling.rows(found, everything=options.all)
-    print_lines([*lines, "", *table_lines(telling.TITLES, table)])
+    table = description.rows(found, everything=options.all)
+    print_lines([*lines, "", *table_lines(description.TITLES, table)])
     return 0 if found.kind in ("none", "faint") else 1
 
 
 def _sensitivity(run: Run, case: Case, options: argparse.Namespace) -> int:
-    from edgecheck.localization import sensitivity, telling
-    from edgecheck.localization import sensitivity_telling as words
+    from edgecheck.localization import description
+    from edgecheck.sensitivity import description as words
+    from edgecheck.sensitivity import sensitivity
 
     found = sensitivity.find(run.workbench, case, _progress)
     _progress("")
@@ -194,7 +199,7 @@ def _sensitivity(run: Run, case: Case, options: argparse.Namespace) -> int:
     lines: list[str] = []
     for line in words.sentences(found, case):
         # What is to be copied stays on its line.
-        lines += [line] if line.startswith(" ") else telling.shortened([line])
+        lines += [line] if line.startswith(" ") else description.shortened([line])
     table = table_lines(*words.table(found, everything=options.all))
     print_lines([*lines, "", *table, "", *words.legend(found, everything=options.all)])
     return status

@@ -123,26 +123,26 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from edgecheck.history import report_file
     from edgecheck.history.baseline import find_run
     from edgecheck.history.database import History
-    from edgecheck.report import json as json_report
 
     if options.output:
-        json_report.check_writable(options.output)
+        report_file.check_writable(options.output)
     with History(options.edge_history, create=False) as history:
         document = history.document(find_run(options.run_name, history, Path.cwd()).id)
     if options.output:
-        json_report.write(options.output, document)
+        report_file.write(options.output, document)
     else:
         print(json.dumps(document, indent=1))
     return 0
 
 
 def _import(options: argparse.Namespace) -> int:
+    from edgecheck.history import report_file
     from edgecheck.history.database import History
-    from edgecheck.report import json as json_report
 
-    documents = [json_report.read(path) for path in options.reports]
+    documents = [report_file.read(path) for path in options.reports]
     with History(options.edge_history) as history:
         added = sum(history.add(document) for document in documents)
     print(f"{added} runs added, {len(documents) - added} known already")

@@ -27,13 +27,13 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from edgecheck.history import report_file
     from edgecheck.history.merge import merge
-    from edgecheck.report import json as json_report
 
-    json_report.check_writable(options.output)
+    report_file.check_writable(options.output)
     found = merge(
-        [json_report.read(path) for path in options.reports], accept_dirty=options.accept_dirty
+        [report_file.read(path) for path in options.reports], accept_dirty=options.accept_dirty
     )
-    json_report.write(options.output, found)
+    report_file.write(options.output, found)
     print(found["gate"]["reason"])
     return int(found["gate"]["verdict"] == "closed" or found["run"]["exit_status"] != 0)

@@ -47,6 +47,7 @@ def show(
     from edgecheck.history.compare import compare_runs
     from edgecheck.history.metrics import METRICS
     from edgecheck.history.trends import trends_in
+    from edgecheck.judge.gate import Gate
     from edgecheck.report import comparison as comparisons
     from edgecheck.report import html, summary, terminal
 
@@ -55,7 +56,7 @@ def show(
     if baseline:
         before, _ = find_baseline(baseline, history, Path.cwd())
         comparison = compare_runs(before, results, METRICS)
-    gate = terminal.Gate(document["gate"]["verdict"] == "closed", document["gate"]["reason"])
+    gate = Gate(document["gate"]["verdict"] == "closed", document["gate"]["reason"])
     absences = [
         (item["subject"], item["what"], item["reason"]) for item in document.get("absences", [])
     ]

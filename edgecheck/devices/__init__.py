@@ -1,4 +1,1 @@
-"""Where models run: one module a kind of device.
-
-A device starts drivers (`edgecheck.drivers`) and speaks to them. Not for judging what they measure.
-"""
+"""Where runners run; today this machine alone."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgecheck.binding import Binding
+from edgecheck.devices.binding import Binding
 from edgecheck.errors import ChildError
-from edgecheck.lock import MachineLock
-from edgecheck.process import Child, Pool, Service
+from edgecheck.process.lock import MachineLock
+from edgecheck.process.parent import Child, Pool, Service
 from edgecheck.targets import Target
 
 # One thread: the steadiest timing, and the same outputs whatever else the machine does.
@@ -65,7 +65,7 @@ class Session:
         return found
 
     def profile(self, feed: Mapping[str, str]) -> dict[str, Any]:
-        """Where time goes; see `edgecheck.drivers.common.Driver.profile`."""
+        """Where time goes; see `edgecheck.runtime.runner.Driver.profile`."""
         found: dict[str, Any] = self._child.call(
             "profile", timeout_s=self._timeout_s, feed=dict(feed)
         )
@@ -77,7 +77,7 @@ class Loadable:
     """A model file and all it takes to run it once, as plain data for a driver.
 
     Attributes:
-        binding: see `edgecheck.drivers.common.Driver.bind`.
+        binding: see `edgecheck.runtime.runner.Driver.bind`.
         feed: .npy path by declared input.
         options: of the target.
     """
@@ -97,7 +97,7 @@ class Stopwatch:
         self._options = dict(options)
 
     def round(self, *candidates: Loadable, duration_s: float, blocks: int = 1) -> dict[str, Any]:
-        """Load and time candidates in turns; see `edgecheck.drivers.timing.time_round`."""
+        """Load and time candidates in turns; see `edgecheck.runtime.timing.time_round`."""
         found: dict[str, Any] = self._child.call(
             "time_round",
             timeout_s=self._timeout_s,
@@ -208,7 +208,7 @@ class LocalDevice:
         growth_runs: tuple[int, int],
         growth_limit_s: float,
     ) -> dict[str, Any]:
-        """Memory of loading and running in a fresh process (`edgecheck.drivers.memory.measure`)."""
+        """Memory of loading and running in a fresh process (`edgecheck.runtime.memory.measure`)."""
         with self._pool.once(_driver_service(target)) as child:
             measured: dict[str, Any] = child.call(
                 "measure_memory",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecheck.errors import HistoryError
+from edgecheck.history import report_file
 from edgecheck.history.results import RunResults, results_of
-from edgecheck.report import json as json_report
 
 if TYPE_CHECKING:
     from edgecheck.history.database import History, StoredRun
@@ -39,7 +39,7 @@ def find_baseline(spec: str, history: str, root: Path) -> tuple[RunResults, dict
         HistoryError: there is none.
     """
     if is_file(spec):
-        document = json_report.read(Path(spec))
+        document = report_file.read(Path(spec))
         return results_of(document), document
     with _opened(spec, history) as opened:
         run = find_run(spec, opened, root)
@@ -53,7 +53,7 @@ def find_results(spec: str, history: str, root: Path, *, spreads: bool) -> RunRe
         spreads: whether readings say how far they varied, as those of the earlier run should.
     """
     if is_file(spec):
-        return results_of(json_report.read(Path(spec)))
+        return results_of(report_file.read(Path(spec)))
     with _opened(spec, history) as opened:
         return opened.results(find_run(spec, opened, root), spreads=spreads)
 

@@ -20,12 +20,7 @@ from edgecheck.errors import HistoryError
 from edgecheck.history import reading, tables, writing
 from edgecheck.history.engine import WRITES, open_engine, shown, told
 from edgecheck.history.metrics import METRICS
-from edgecheck.history.results import (
-    CaseResult,
-    RunInfo,
-    RunResults,
-    results_of,
-)
+from edgecheck.history.results import CaseResult, RunInfo, RunResults, results_of
 
 _CLOSES = ("failed", "unsupported", "inconclusive")
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edgecheck.errors import HistoryError
-from edgecheck.report.record import SCHEMA, VERDICTS
-from edgecheck.report.terminal import closes, count_verdicts, judge_gate
+from edgecheck.judge.gate import closes, count_verdicts, judge_gate
+from edgecheck.names import SCHEMA, VERDICTS
 
 Document = Mapping[str, Any]
 Record = dict[str, Any]
@@ -35,7 +35,7 @@ def merge(documents: Sequence[Document], *, accept_dirty: bool = False) -> dict[
     that was interrupted or ended with an error; and by whatever else closed a shard's own gate.
 
     Args:
-        documents: JSON reports (see `edgecheck.report.json.read`); merged ones may be among them.
+        documents: JSON reports (see `report_file.read`); merged ones may be among them.
         accept_dirty: whether shards may be of trees that differ from their commit.
 
     Returns:

@@ -1,6 +1,6 @@
 """The metrics that are followed over time: which way is better, and what change is too small.
 
-One table. Not for limits that a budget states: those are `edgecheck.budget.KINDS`.
+One table. Not for limits that a budget states: those are `edgecheck.declare.budget.KINDS`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 
 from edgecheck.errors import SelectionError
 from edgecheck.names import resolve, split_names
+from edgecheck.units import format_bytes, format_time
 
 LOWER, HIGHER = "lower", "higher"
+_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,16 @@ def _effect(text: str, metric: Metric) -> float:
         kind = "a number, as in 1.5" if metric.absolute else "a percentage, as in 5%"
         raise SelectionError(f"--edge-effects: {metric.name}={text}: its effect is {kind}")
     return value
+
+
+def value_text(metric: str, value: float) -> str:
+    """A metric's value for people, by the unit at the end of the metric's name."""
+    if metric.endswith("_ms"):
+        return format_time(value, _DIGITS)
+    if metric.endswith("_bytes"):
+        return format_bytes(value, _DIGITS)
+    if metric.endswith("_per_s"):
+        return f"{value:.{_DIGITS}g} /s"
+    if metric.endswith("_db"):
+        return f"{value:.{_DIGITS}g} dB"
+    return f"{value:.{_DIGITS}g}"

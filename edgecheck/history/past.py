@@ -1,7 +1,7 @@
 """What a run is held against besides its limits: a baseline, and the failures that were accepted.
 
 Plain values, the same in all processes of a run. Not for reading them: see
-`edgecheck.history.baseline` and `edgecheck.waivers`.
+`edgecheck.history.baseline` and `edgecheck.history.waivers`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgecheck.history.results import (
     case_result,
     case_results,
 )
-from edgecheck.waivers import Waiver
+from edgecheck.history.waivers import Waiver
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Past:
         baseline: the run to compare with, or None.
         records: of its cases that may be taken over, by key.
         metrics: what is followed, with the least changes that count.
-        fail_on: what else fails (see `edgecheck.options.FAIL_ON`).
+        fail_on: what else fails (see `edgecheck.plugin.options.FAIL_ON`).
         today: the day of waivers, in UTC.
     """
 

@@ -7,6 +7,7 @@ Not for drawing them: that is `edgecheck.report.html`; not for the statistics:
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,8 @@ from typing import Any
 from edgecheck.errors import HistoryError
 from edgecheck.history.change_points import ChangePoint, find_change_points
 from edgecheck.history.database import History, Point
-from edgecheck.history.metrics import HIGHER, METRICS
+from edgecheck.history.metrics import HIGHER, METRICS, value_text
 from edgecheck.history.results import RunResults, fingerprint
-from edgecheck.report.comparison import value_text
-from edgecheck.report.trends import Trend, TrendPoint
 
 # One number a check that people look at; all others are in the database.
 FOLLOWED = ("size_bytes", "sqnr_db", "accuracy", "latency_p50_ms", "peak_memory_bytes")
@@ -158,3 +157,72 @@ def _trend(key: str, metric: str, subject: str, points: list[Point]) -> Trend:
         ),
         tuple(item.position for item in shifts),
     )
+
+
+@dataclass(frozen=True)
+class TrendPoint:
+    """A number in one run.
+
+    Attributes:
+        started: ISO 8601, UTC.
+        commit: "" where it is not known.
+        low, high: the number's confidence interval; None where it is exact or none is known.
+    """
+
+    run_id: str
+    started: str
+    commit: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A number of a case over runs, the oldest first, all on one device.
+
+    Attributes:
+        key: the case's.
+        metric: its name with its unit, as in `edgecheck.history.metrics.METRICS`.
+        subject: the output that it is of, or "".
+        shifts: ascending positions in `points`, each the first point of a new level.
+
+    Raises:
+        ValueError: a shift is not at a point that has one before it, or they do not ascend.
+    """
+
+    key: str
+    metric: str
+    subject: str
+    points: tuple[TrendPoint, ...]
+    shifts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if list(self.shifts) != sorted(set(self.shifts)) or not all(
+            0 < position < len(self.points) for position in self.shifts
+        ):
+            raise ValueError(
+                f"trend of {self.key} {self.metric}: shifts {self.shifts} are no ascending "
+                f"positions within 1 to {len(self.points) - 1}"
+            )
+
+    def levels(self) -> tuple[float, ...]:
+        """The median before the first shift, between shifts, and after the last."""
+        edges = (0, *self.shifts, len(self.points))
+        return tuple(
+            _median([point.value for point in self.points[start:end]])
+            for start, end in itertools.pairwise(edges)
+            if end > start
+        )
+
+    def latest(self, count: int) -> Trend:
+        """The last so many points; shifts before them are left out."""
+        start = max(0, len(self.points) - count)
+        shifts = tuple(position - start for position in self.shifts if position > start)
+        return Trend(self.key, self.metric, self.subject, self.points[start:], shifts)
+
+
+def _median(values: list[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

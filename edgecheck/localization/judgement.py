@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from edgecheck.localization.matching import Pair
-from edgecheck.localization.trace import INPUT, Step
 from edgecheck.names import CALIBRATED
+from edgecheck.runtime.trace import INPUT, Step
 
 # Of the error of honest rounding, beyond which a tensor does not agree; see docs/checks.md.
 MULTIPLE = {"fp32": 30.0, "fp16": 4.0}
@@ -99,7 +99,7 @@ def tolerances(
     """The error up to which each step agrees.
 
     Args:
-        slack: see `edgecheck.localization.candidate.Tracer`.
+        slack: see `edgecheck.runtime.tracer.Tracer`.
         sharp: whether something is known to be broken, and only where is asked.
     """
     multiple = slack.get(precision, 1.0) * MULTIPLE.get(precision, _QUANTIZED_MULTIPLE)

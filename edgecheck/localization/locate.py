@@ -12,32 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecheck import data
-from edgecheck.binding import bind
-from edgecheck.building import own_source, qat_name
+from edgecheck.build.builder import own_source, qat_name
+from edgecheck.capture import data
+from edgecheck.capture.client import existing, is_onnx
+from edgecheck.declare.model import Artifact, Source, artifact_key
+from edgecheck.devices.binding import bind
 from edgecheck.errors import EdgecheckError
 from edgecheck.localization import judgement, matching
-from edgecheck.localization import trace as traces
-from edgecheck.model import Artifact, Source, artifact_key
 from edgecheck.names import CALIBRATED
-from edgecheck.process import Child, Service
-from edgecheck.sources import existing, is_onnx
+from edgecheck.process.parent import Child, Service
+from edgecheck.runtime import trace as traces
 from edgecheck.targets import find_target
 
 if TYPE_CHECKING:
-    from edgecheck.case import Case
+    from edgecheck.declare.case import Case
     from edgecheck.localization.judgement import Judgement
     from edgecheck.workbench import Workbench
 
 _REFERENCE = "edgecheck.localization.reference:ReferenceTracer"
-_ORT = "edgecheck.localization.candidate_ort:OrtTracer"
+_ORT = "edgecheck.targets.ort.trace:OrtTracer"
 _TRACERS = {
     "ort": _ORT,
     "ort-web": _ORT,
     "ort-webgpu": _ORT,
-    "tflite": "edgecheck.localization.candidate_tflite:LiteRTTracer",
-    "coreml": "edgecheck.localization.candidate_coreml:CoreMLTracer",
-    "executorch": "edgecheck.localization.candidate_executorch:ExecutorchTracer",
+    "tflite": "edgecheck.targets.tflite.trace:LiteRTTracer",
+    "coreml": "edgecheck.targets.coreml.trace:CoreMLTracer",
+    "executorch": "edgecheck.targets.executorch.trace:ExecutorchTracer",
 }
 _UNAVAILABLE = {
     "trt": "a TensorRT engine runs on its GPU only, and keeps its intermediate tensors to itself",

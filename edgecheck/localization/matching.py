@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgecheck.localization.trace import Array
+from edgecheck.runtime.trace import Array
 
 # Elements of each tensor that are compared when looking for pairs.
 _SAMPLED = 4096

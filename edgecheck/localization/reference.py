@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgecheck.drivers.torch import load_program, name_outputs
 from edgecheck.localization.rounding import Rounding, rounding_of
-from edgecheck.localization.trace import INPUT, Step, save_outputs
+from edgecheck.runtime.torch import load_program, name_outputs
+from edgecheck.runtime.trace import INPUT, Step, save_outputs
 
 # Converters fold these into the operator before, and no rounding comes between.
 _ABSORBED = frozenset(["batch_norm", "relu", "relu6", "hardtanh", "clamp"])

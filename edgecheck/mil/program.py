@@ -72,7 +72,7 @@ class Value:
         type: declared.
         data: of a tensor an ndarray of the declared shape; of a scalar string a str, of several a
             tuple of them; of a list a tuple of str or int. The elements of types under 8 bits are
-            packed: a flat uint8 array (`edgecheck.mil.packing.unpack` gives the elements).
+            packed: a flat uint8 array (`edgecheck.mil.pickling.unpack` gives the elements).
         in_file: whether the data lies in the weight file, not in the program itself.
     """
 

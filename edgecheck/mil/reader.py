@@ -19,7 +19,7 @@ import numpy as np
 
 from edgecheck.mil import description
 from edgecheck.mil.call import TensorType, UnsupportedError
-from edgecheck.mil.packing import NUMPY_DTYPES, PACKED_BITS, stored_bytes
+from edgecheck.mil.pickling import NUMPY_DTYPES, PACKED_BITS, stored_bytes
 from edgecheck.mil.program import (
     Binding,
     Block,

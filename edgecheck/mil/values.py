@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from edgecheck.mil.call import TensorType
-from edgecheck.mil.packing import NUMPY_DTYPES, PACKED_BITS, unpack
+from edgecheck.mil.pickling import NUMPY_DTYPES, PACKED_BITS, unpack
 from edgecheck.mil.program import DictionaryType, ListType, StateType, Value, ValueType
 
 _STORED_AS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgecheck.mil.packing import NUMPY_DTYPES, PACKED_BITS, stored_bytes
+from edgecheck.mil.pickling import NUMPY_DTYPES, PACKED_BITS, stored_bytes
 from edgecheck.mil.program import ProgramError
 
 _ALIGNMENT_BYTES = 64

@@ -16,30 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecheck.history.compare import Change, Direction, RunComparison
+from edgecheck.history.metrics import value_text
 from edgecheck.history.results import RunInfo
 from edgecheck.report.markdown import code, counted, escape, table
 from edgecheck.report.record import plain
-from edgecheck.units import format_bytes, format_time
 
 SCHEMA = "edgecheck-comparison/1"
-_DIGITS = 4
 # Rows of each Markdown table, and keys of each list; the rest is counted.
 _ROWS = 100
 _KEYS = 20
 _TITLES = ("case", "metric", "before", "after", "change", "counts from")
-
-
-def value_text(metric: str, value: float) -> str:
-    """A metric's value for people, by the unit at the end of the metric's name."""
-    if metric.endswith("_ms"):
-        return format_time(value, _DIGITS)
-    if metric.endswith("_bytes"):
-        return format_bytes(value, _DIGITS)
-    if metric.endswith("_per_s"):
-        return f"{value:.{_DIGITS}g} /s"
-    if metric.endswith("_db"):
-        return f"{value:.{_DIGITS}g} dB"
-    return f"{value:.{_DIGITS}g}"
 
 
 def change_text(change: Change) -> str:

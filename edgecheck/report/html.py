@@ -24,10 +24,10 @@ from typing import Any
 from edgecheck import __version__
 from edgecheck.errors import EdgecheckError
 from edgecheck.history.compare import CaseComparison, RunComparison
+from edgecheck.history.trends import Trend
 from edgecheck.report.page import against, charts, fronts, matrix, tracks
 from edgecheck.report.page.evidence import evidence_of
 from edgecheck.report.page.status import CLOSING, STATUSES, status_of
-from edgecheck.report.trends import Trend
 from edgecheck.units import format_bytes, format_time
 
 # In this order, as one script.

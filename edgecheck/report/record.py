@@ -22,15 +22,11 @@ from edgecheck import __version__
 from edgecheck.targets import Target, all_targets, versions
 
 if TYPE_CHECKING:
-    from edgecheck.building import Built
-    from edgecheck.case import Case
-    from edgecheck.conformance import CaseRun
-    from edgecheck.history.compare import Change
-    from edgecheck.verdict import Comparison, Verdict
+    from edgecheck.build.builder import Built
+    from edgecheck.declare.case import Case
+    from edgecheck.history.compare import CaseComparison, Change
+    from edgecheck.judge.verdict import Comparison, Verdict
 
-SCHEMA = "edgecheck-report/1"
-# Verdicts from the worst to the best, the order of every listing.
-VERDICTS = ("failed", "inconclusive", "unsupported", "not_checked", "passed")
 Record = dict[str, Any]
 # Where CI systems name the branch: GitHub's (of a pull request first), GitLab's, Jenkins's.
 _BRANCH = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BRANCH_NAME")
@@ -93,13 +89,18 @@ def judged(base: Mapping[str, Any], verdict: Verdict, built: Built | None) -> Re
     return record
 
 
-def add_past(record: Record, made: CaseRun) -> None:
+def add_past(
+    record: Record,
+    *,
+    inputs_sha256: str | None,
+    reused: Mapping[str, Any] | None,
+    comparison: CaseComparison | None,
+) -> None:
     """Add what the baseline has to do with a case."""
-    record["inputs_sha256"] = made.inputs_sha256
-    if made.reused is not None:
-        record["limits"] = made.reused["limits"]
-        record["reused"] = made.reused["run"]
-    comparison = made.comparison
+    record["inputs_sha256"] = inputs_sha256
+    if reused is not None:
+        record["limits"] = reused["limits"]
+        record["reused"] = reused["run"]
     if comparison is not None and (comparison.regressions or comparison.improvements):
         record["regression"] = {
             "regressions": [_change(item) for item in comparison.regressions],

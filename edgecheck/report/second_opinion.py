@@ -1,7 +1,8 @@
 """What the targets' files of one precision say of each other: a warning where another one's keeps
 much more of the model.
 
-Not for what an honest quantizer reaches: that is parity's own (see `edgecheck.checks.floors`).
+Not for what an honest quantizer reaches: that is parity's own (see
+`edgecheck.checks.reference_baselines`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgecheck.noise import HONEST_MARGIN_DB
+from edgecheck.judge.noise import HONEST_MARGIN_DB
 
 # All of a file's layers are quantized in these, on any target; int8-dynamic leaves others float on
 # each, and the 4-bit schemes differ.

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgecheck.history.compare import RunComparison
+from edgecheck.judge.gate import closes
 from edgecheck.report import comparison as comparisons
 from edgecheck.report.markdown import code, counted, escape, table
-from edgecheck.report.terminal import cell_text, closes, matrix_of, size_text
+from edgecheck.report.terminal import cell_text, matrix_of, size_text
 
 # GitHub refuses a step's summary of more than 1 MiB; a workflow may add to it before and after.
 LIMIT_BYTES = 1_000_000
@@ -34,7 +35,7 @@ def as_markdown(
     """The run as GitHub-flavoured Markdown: verdict, failures, regressions, matrix, the unchecked.
 
     Args:
-        document: a JSON report (see `edgecheck.report.json.read`).
+        document: a JSON report (see `edgecheck.history.report_file.read`).
         comparison: with the baseline, where there is one.
         limit_bytes: of UTF-8; what is beyond is cut, with a note.
     """

@@ -45,7 +45,7 @@ class Target:
         reads: the kinds of source that it is built from: ``"torch"``, ``"onnx"``, ``"tensorflow"``.
         shares_files: the target whose files it runs, where it has none of its own.
         weights: module with ``stored(path)``, the weights in a file of its (see
-            `edgecheck.targets.weight_audit`); "" where they are not audited.
+            `edgecheck.targets.common.weight_audit`); "" where they are not audited.
         keeps_dynamic_batch: whether its files keep a dynamic batch; else they are fixed to one.
         repeats: whether the same call on one thread gives the same result; else, as on a GPU, that
             of another order of sums.
@@ -185,7 +185,7 @@ class Tools(abc.ABC):
         self.write(BuildRequest(**request))
 
     def layers(self, **request: Any) -> list[str]:
-        """The layers that ``keep_float`` may name for a build (see `edgecheck.targets.kept`)."""
+        """The layers that ``keep_float`` may name for a build (see `keep_float`)."""
         return self.find_layers(BuildRequest(**request))
 
     def find_layers(self, request: BuildRequest) -> list[str]:
@@ -198,7 +198,7 @@ class Tools(abc.ABC):
         Args:
             reader: `Target.weights`.
         """
-        from edgecheck.targets import program_weights, weight_audit
+        from edgecheck.targets.common import program_weights, weight_audit
 
         stored = importlib.import_module(reader).stored(path)
         return weight_audit.audited(stored, program_weights.read(program))
@@ -214,12 +214,12 @@ class Tools(abc.ABC):
         Returns ``failures`` and ``warnings`` (lists of lines), ``format`` (versions), ``operators``
         and ``quantized_operators`` (count by type), ``weight_elements`` and ``weight_bytes`` (by
         storage type: float32, float16, int8, int4 ...); where the file can be read
-        ``activation_memory`` (see `edgecheck.arena.describe`; or ``unplanned``, why there is no
-        plan); and where there are any ``external_files``, names of the files beside it that belong
-        to it; ``layers``, those with constant weights by whether they are computed in ``integer``
-        or ``float`` (lists of their names; activations that are quantized at run time are float
-        ones); ``lint``, the warnings among them that a budget may forbid (``lint_findings``);
-        ``not_inspected``, why this machine can't look into it.
+        ``activation_memory`` (see `edgecheck.targets.common.static_arena.describe`; or
+        ``unplanned``, why there is no plan); and where there are any ``external_files``, names of
+        the files beside it that belong to it; ``layers``, those with constant weights by whether
+        they are computed in ``integer`` or ``float`` (lists of their names; activations that are
+        quantized at run time are float ones); ``lint``, the warnings among them that a budget may
+        forbid (``lint_findings``); ``not_inspected``, why this machine can't look into it.
         """
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.budget import DEFAULTS, Budget
 from edgecheck.checks.accuracy import judge
-from edgecheck.metrics import Metric
+from edgecheck.declare.budget import DEFAULTS, Budget
+from edgecheck.declare.metrics import Metric
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
@@ -216,7 +216,7 @@ def test_the_evidence_is_told():
 
 
 def experiment(low=0.005, high=0.045, **changes):
-    """What `edgecheck.scoring.compare` returns."""
+    """What `edgecheck.capture.scoring.compare` returns."""
     return {
         "interval": [low, high],
         "no_interval": "",

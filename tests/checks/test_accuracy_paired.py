@@ -7,7 +7,7 @@ import json
 import jsonschema
 import pytest
 
-from edgecheck.cli import schema_text
+from edgecheck.commands.cli import schema_text
 from tests.conftest import Judge, Judged
 
 SUITE = '''

@@ -6,8 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.arena import Buffer, Operator, chart, describe, plan
-from edgecheck.budget import Limit
 from edgecheck.checks.export import (
     download_bytes,
     judge_layers,
@@ -17,7 +15,9 @@ from edgecheck.checks.export import (
     judge_provider,
     judged_bytes,
 )
+from edgecheck.declare.budget import Limit
 from edgecheck.names import PRECISIONS
+from edgecheck.targets.common.static_arena import Buffer, Operator, chart, describe, plan
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 

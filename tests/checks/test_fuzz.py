@@ -14,13 +14,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgecheck.budget import Budget
-from edgecheck.case import Case
 from edgecheck.checks import fuzz
+from edgecheck.declare.budget import Budget
+from edgecheck.declare.case import Case
+from edgecheck.declare.model import Input, Model
 from edgecheck.errors import EdgecheckError
-from edgecheck.model import Input, Model
+from edgecheck.judge.verdict import Evidence
 from edgecheck.targets import find_target
-from edgecheck.verdict import Evidence
 from edgecheck.workbench import Settings, Workbench
 
 node = helper.make_node

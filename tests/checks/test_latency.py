@@ -19,23 +19,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.budget import KINDS, Budget, Limit
-from edgecheck.case import Case
-from edgecheck.checks.latency import (
-    COLD_STARTS,
-    PAIR_ROUNDS,
-    Timing,
-    confirmed,
-    duel,
-    judge,
-    run,
-)
+from edgecheck.checks.latency import COLD_STARTS, PAIR_ROUNDS, Timing, confirmed, duel, judge, run
+from edgecheck.declare.budget import KINDS, Budget, Limit
+from edgecheck.declare.case import Case
+from edgecheck.declare.model import Input, Model
 from edgecheck.devices.local import Loadable
 from edgecheck.errors import ArtifactError, ChildError
-from edgecheck.model import Input, Model
+from edgecheck.judge.latency_statistics import Samples
+from edgecheck.judge.verdict import Comparison, Outcome, Verdict
 from edgecheck.targets import Target, find_target
-from edgecheck.timing import Samples
-from edgecheck.verdict import Comparison, Outcome, Verdict
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 times = st.lists(st.floats(1e-3, 1e4), min_size=1, max_size=60)
@@ -283,7 +275,7 @@ class Script:
         self._loaded = False
 
     def round(self, *candidates: Loadable, duration_s: float, blocks: int = 1) -> Any:
-        """See `edgecheck.drivers.timing.time_round`."""
+        """See `edgecheck.runtime.timing.time_round`."""
         names = [item.path.name for item in candidates]
         self.asked.append(names)
         found = [self.side(name, blocks) for name in names]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.budget import DEFAULTS, Budget
 from edgecheck.checks.memory import growth, judge
+from edgecheck.declare.budget import DEFAULTS, Budget
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 counts = st.integers(0, 10**8)  # a byte is less than what a limit forgives beyond

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from edgecheck.budget import Budget
-from edgecheck.case import Case
 from edgecheck.checks import accuracy
 from edgecheck.checks.outliers import relative_errors
-from edgecheck.model import Evaluation, Input, Model
+from edgecheck.declare.budget import Budget
+from edgecheck.declare.case import Case
+from edgecheck.declare.model import Evaluation, Input, Model
+from edgecheck.judge.verdict import Outcome, Verdict
 from edgecheck.targets import find_target
-from edgecheck.verdict import Outcome, Verdict
 from edgecheck.workbench import USER_SAMPLES, Settings, Workbench
 
 SAMPLES = 200

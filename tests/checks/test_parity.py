@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgecheck.budget import Budget, Limit, limits_for
 from edgecheck.checks.parity import Agreement, compare_basics, judge
+from edgecheck.declare.budget import Budget, Limit, limits_for
 from edgecheck.names import PRECISIONS
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
@@ -79,7 +79,7 @@ def test_several_feeds_count_as_one_long_output(compared):
 def test_metrics_and_worst_element_do_not_depend_on_the_chunk_size(pair, chunk):
     whole = agree(pair)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgecheck.agreement._CHUNK_ELEMENTS", chunk)
+        patch.setattr("edgecheck.judge.agreement._CHUNK_ELEMENTS", chunk)
         parts = agree(pair)
     assert parts.metrics() == pytest.approx(whole.metrics(), rel=1e-9, abs=1e-12)
     assert parts.worst == whole.worst

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from edgecheck.cli import main
+from edgecheck.commands.cli import main
 from edgecheck.commands.doctor import examine
-from edgecheck.targets import all_targets, nvidia
+from edgecheck.targets import all_targets
+from edgecheck.targets.trt import nvidia
 
 
 def test_every_target_has_a_row_within_100_columns(capsys: pytest.CaptureFixture[str]) -> None:

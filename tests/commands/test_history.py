@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecheck.cli import main
+from edgecheck.commands.cli import main
 from tests.report.documents import candidate, document, record
 
 DEVICE = {
@@ -221,6 +221,6 @@ def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(history: Path) -> None:
-    command = f"{sys.executable} -m edgecheck.cli history list --limit 60 | head -1"
+    command = f"{sys.executable} -m edgecheck.commands.cli history list --limit 60 | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=history, capture_output=True, text=True)
     assert "Traceback" not in done.stderr

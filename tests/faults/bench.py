@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import edgecheck
-from edgecheck import data
+from edgecheck.capture import data
 from edgecheck.targets import BuildRequest, find_target
 from suites.test_digits import TestDigits, TestDigitsTransformer
 from suites.test_mobilenet import TestMobilenet
@@ -87,14 +87,14 @@ class Bench:
             options: of the target, besides its defaults.
             inputs: the module's, where they differ from the model's.
         """
-        from edgecheck import program
+        from edgecheck.capture import torch
 
         kind, declared = find_target(target), MODELS[model]
         inputs = list(declared.inputs) if inputs is None else inputs
         work = path.with_name(f"{path.name}-work")
         work.mkdir()
         source = work / "program.pt2"
-        program.capture(module, inputs, declared.outputs, declared.dims, source)
+        torch.capture(module, inputs, declared.outputs, declared.dims, source)
         made_from = kind.precisions[precision]
         # A file of a broken module can't start from the sound fp32 file.
         if made_from in ("float", "onnx"):

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import (
-    behaviour,
-    conversion,
-    files,
-    mistaken,
-    quantization,
-    shapes,
-    weights,
-)
+from tests.faults import behaviour, conversion, files, mistaken, quantization, shapes, weights
 
 FAULTS = (
     *conversion.FAULTS,

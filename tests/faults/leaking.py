@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from edgecheck.targets import Target, ort, tflite
 
-_DRIVER = "tests.faults.leaking_driver"
+_DRIVER = "tests.faults.leaking_runner"
 
 
 def _leaking(target: Target, driver: str) -> Target:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck import data
+from edgecheck.capture import data
 from tests.faults.bench import Bench
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.budget import Budget
-from edgecheck.case import Case, Selection, expand
+from edgecheck.declare.budget import Budget
+from edgecheck.declare.case import Case, Selection, expand
 from edgecheck.targets import find_target
 from edgecheck.workbench import Settings, Workbench
 from tests.faults import bench, planted

@@ -8,10 +8,10 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+from edgecheck.history import report_file
 from edgecheck.history.database import History
 from edgecheck.history.results import RunInfo
-from edgecheck.report import json as json_report
-from edgecheck.report.record import SCHEMA
+from edgecheck.names import SCHEMA
 
 DEVICE = {"system": "Linux", "cpu": "A CPU", "cores": 4, "threads": 1, "runtime": "ort 1.23"}
 OTHER_DEVICE = {**DEVICE, "cpu": "Another CPU"}
@@ -81,7 +81,7 @@ def write_for_ever(url: str, path: Path, name: str, cases: int) -> None:
     number = 0
     while True:
         found = many_cases(f"{name}-{number}", cases)
-        json_report.write(path, found)
+        report_file.write(path, found)
         with History(url) as history:
             history.add(found)
         number += 1

@@ -14,8 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgecheck.history import report_file
 from edgecheck.history.database import History
-from edgecheck.report import json as json_report
 from tests.history.conftest import assert_whole, rows
 from tests.history.runs import many_cases, write_for_ever
 
@@ -40,7 +40,7 @@ def sizes(url):
 def test_writers_that_are_killed_leave_whole_runs(url, tmp_path):
     History(url).close()
     path = tmp_path / "edge.json"
-    json_report.write(path, many_cases("first", CASES))
+    report_file.write(path, many_cases("first", CASES))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.history.runs"])
     moments = random.Random(0)

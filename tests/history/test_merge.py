@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.cli import schema_text
+from edgecheck.commands.cli import schema_text
 from edgecheck.errors import HistoryError
 from edgecheck.history.merge import merge
-from edgecheck.report.record import VERDICTS
-from edgecheck.report.terminal import closes, count_verdicts, judge_gate
+from edgecheck.judge.gate import closes, count_verdicts, judge_gate
+from edgecheck.names import VERDICTS
 
 law = settings(deadline=None, derandomize=True, max_examples=60)
 

@@ -13,7 +13,7 @@ from edgecheck.history.compare import Direction
 from edgecheck.history.metrics import METRICS, with_effects
 from edgecheck.history.past import Past, as_data, from_data
 from edgecheck.history.results import CaseResult, Reading, RunInfo, RunResults, results_of
-from edgecheck.waivers import Waiver
+from edgecheck.history.waivers import Waiver
 from tests.history.test_merge import record, shard
 
 KEY = "digits/ort/fp32/parity"

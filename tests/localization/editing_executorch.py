@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.drivers import executorch_file, xnnpack_graph
-from edgecheck.drivers.flatbuffer import Table, Window
+from edgecheck.targets.executorch import file, xnnpack_graph
+from edgecheck.targets.executorch.flatbuffer import Table, Window
 from tests.localization.editing import transposed, zero_row
 
 # Slots of weight and result by the kind of layer, and XNNDatatype.
@@ -41,7 +41,7 @@ class Layer:
 
 def executorch_layers(content: bytes) -> list[Layer]:
     """The layers of a program in the order of execution."""
-    program = executorch_file.read_program(content)
+    program = file.read_program(content)
     method = program.method()
     found = []
     for call in method.calls:

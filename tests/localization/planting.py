@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgecheck import program
+from edgecheck.capture import torch as program
+from edgecheck.declare.model import Input
 from edgecheck.localization import locate
-from edgecheck.localization import trace as traces
 from edgecheck.localization.judgement import Judgement
 from edgecheck.localization.reference import ReferenceTracer
-from edgecheck.model import Input
+from edgecheck.runtime import trace as traces
 from edgecheck.targets import all_targets
 
 

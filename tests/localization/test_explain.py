@@ -102,7 +102,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def explain(suite: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "edgecheck.cli", "explain", *arguments],
+        [sys.executable, "-m", "edgecheck.commands.cli", "explain", *arguments],
         cwd=suite.parent,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgecheck.localization import judgement
 from edgecheck.localization.judgement import judge, judge_faint, permuted_outputs, tolerances
 from edgecheck.localization.matching import Pair
-from edgecheck.localization.trace import INPUT, Step
+from edgecheck.runtime.trace import INPUT, Step
 
 LIMIT = 0.01
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgecheck import program
+from edgecheck.capture import torch as program
+from edgecheck.declare.model import Input
 from edgecheck.localization.reference import ReferenceTracer
-from edgecheck.model import Input
 
 
 class Network(torch.nn.Module):

@@ -12,7 +12,7 @@ from coremltools.libmilstoragepython import _BlobStorageWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.mil.packing import PACKED_BITS, unpack
+from edgecheck.mil.pickling import PACKED_BITS, unpack
 from edgecheck.mil.program import ProgramError
 from edgecheck.mil.reader import read
 from edgecheck.mil.weights import WeightFile

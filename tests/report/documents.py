@@ -8,8 +8,8 @@ from importlib import resources
 
 import jsonschema
 
-from edgecheck.report.record import SCHEMA
-from edgecheck.report.terminal import count_verdicts, judge_gate
+from edgecheck.judge.gate import count_verdicts, judge_gate
+from edgecheck.names import SCHEMA
 
 SAMPLES_NS = [20_000 + 37 * (position * 7919 % 301) for position in range(600)] + [900_000]
 MEASUREMENTS = {

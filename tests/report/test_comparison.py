@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from edgecheck.history.compare import CaseComparison, Change, Direction, RunComparison, compare_runs
-from edgecheck.history.metrics import METRICS
+from edgecheck.history.metrics import METRICS, value_text
 from edgecheck.history.results import CaseResult, Reading, RunInfo, RunResults
 from edgecheck.report.comparison import (
     as_data,
@@ -20,7 +20,6 @@ from edgecheck.report.comparison import (
     change_text,
     needed_text,
     table_lines,
-    value_text,
     verdict_line,
     worst_first,
 )

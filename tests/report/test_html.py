@@ -20,9 +20,9 @@ from edgecheck.errors import EdgecheckError
 from edgecheck.history.compare import compare_runs
 from edgecheck.history.metrics import METRICS
 from edgecheck.history.results import results_of
+from edgecheck.history.trends import Trend, TrendPoint
 from edgecheck.report import html
 from edgecheck.report.page import charts
-from edgecheck.report.trends import Trend, TrendPoint
 from tests.report.documents import assert_publishable, candidate, document, record
 
 vl_convert = pytest.importorskip("vl_convert")

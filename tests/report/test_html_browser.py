@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from edgecheck.history.trends import Trend, TrendPoint
 from edgecheck.report import html
-from edgecheck.report.trends import Trend, TrendPoint
 from tests.report.documents import candidate, document, record
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecheck.history.trends import Trend, TrendPoint
 from edgecheck.report.page import tracks
 from edgecheck.report.page.fronts import Candidate, fronts_of, mark
-from edgecheck.report.trends import Trend, TrendPoint
 from tests.report.documents import candidate, record
 
 law = settings(deadline=None, derandomize=True, max_examples=100)

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.budget import KINDS, Budget, Limit
-from edgecheck.case import Case
-from edgecheck.model import Input, Model
+from edgecheck.declare.budget import KINDS, Budget, Limit
+from edgecheck.declare.case import Case
+from edgecheck.declare.model import Input, Model
+from edgecheck.judge.verdict import Comparison, Outcome, Verdict
+from edgecheck.names import SCHEMA, VERDICTS
 from edgecheck.report.record import (
-    SCHEMA,
-    VERDICTS,
     git_commit,
     host,
     identity,
@@ -32,7 +32,6 @@ from edgecheck.report.record import (
     without_password,
 )
 from edgecheck.targets import find_target
-from edgecheck.verdict import Comparison, Outcome, Verdict
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 

@@ -12,8 +12,8 @@ from markdown_it import MarkdownIt
 from edgecheck.history.compare import compare_runs
 from edgecheck.history.metrics import METRICS
 from edgecheck.history.results import results_of
+from edgecheck.judge.gate import count_verdicts, judge_gate
 from edgecheck.report.summary import ANNOTATIONS, as_markdown, workflow_commands
-from edgecheck.report.terminal import count_verdicts, judge_gate
 from tests.report.test_terminal import record
 
 law = settings(deadline=None, derandomize=True, max_examples=60)

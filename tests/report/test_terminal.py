@@ -8,15 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecheck.judge.gate import Gate, count_verdicts, judge_gate
 from edgecheck.names import CHECKS, PRECISIONS
-from edgecheck.report.terminal import (
-    Gate,
-    count_verdicts,
-    failure_lines,
-    judge_gate,
-    matrix_lines,
-    summary_lines,
-)
+from edgecheck.report.terminal import failure_lines, matrix_lines, summary_lines
 
 law = settings(deadline=None, derandomize=True, max_examples=40)
 

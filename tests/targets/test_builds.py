@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from edgecheck import program
+from edgecheck.capture import torch as program
 from edgecheck.checks.export import judge_precision
-from edgecheck.drivers.litert import LiteRTDriver
-from edgecheck.model import Input
+from edgecheck.declare.model import Input
 from edgecheck.targets import all_targets
 from edgecheck.targets.ort import OrtTools
 from edgecheck.targets.tflite import TfliteTools
+from edgecheck.targets.tflite.run import LiteRTDriver
 
 INPUTS = [Input("image", ("batch", 3, 8, 8), low=-1.0, high=1.0)]
 OUTPUTS = ["scores"]
@@ -139,8 +139,8 @@ def test_a_file_that_ships_names_no_source_file(files: dict[str, Any]) -> None:
 DIGEST = """
 import sys
 from pathlib import Path
-from edgecheck import program
-from edgecheck.model import Input
+from edgecheck.capture import torch as program
+from edgecheck.declare.model import Input
 from fixtures import digits
 inputs = [Input("image", ("batch", 1, 8, 8))]
 print("digest", program.capture(digits.qat_cnn(), inputs, ["logits"], {}, Path(sys.argv[1])))

@@ -13,15 +13,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
-from edgecheck.binding import bind  # noqa: E402
+from edgecheck.capture.tensorflow import LiveTensorFlow  # noqa: E402
 from edgecheck.checks.export import judge_precision  # noqa: E402
-from edgecheck.drivers.litert import LiteRTDriver  # noqa: E402
-from edgecheck.drivers.onnxruntime import OnnxRuntimeDriver  # noqa: E402
-from edgecheck.model import Artifact, Input  # noqa: E402
-from edgecheck.targets import all_targets, coreml_tensorflow  # noqa: E402
+from edgecheck.declare.model import Artifact, Input  # noqa: E402
+from edgecheck.devices.binding import bind  # noqa: E402
+from edgecheck.targets import all_targets  # noqa: E402
+from edgecheck.targets.coreml import from_tensorflow  # noqa: E402
 from edgecheck.targets.ort import OrtTools  # noqa: E402
+from edgecheck.targets.ort.run import OnnxRuntimeDriver  # noqa: E402
 from edgecheck.targets.tflite import TfliteTools  # noqa: E402
-from edgecheck.tensorflow_program import LiveTensorFlow  # noqa: E402
+from edgecheck.targets.tflite.run import LiteRTDriver  # noqa: E402
 
 TOOLS = {"tflite": (TfliteTools, LiteRTDriver), "ort": (OrtTools, OnnxRuntimeDriver)}
 
@@ -152,7 +153,7 @@ def test_core_ml_gets_the_declared_names_in_whatever_order(recurrent: dict[str, 
     folder.mkdir()
     inputs = [Input("image", ("batch", 4, 4, 1)), Input("extra", ("batch", 3))]
     made = captured(model, inputs, ["z", "a"], folder)
-    converted = coreml_tensorflow.convert(
+    converted = from_tensorflow.convert(
         made["program"],
         example={name: str(folder / f"{name}-one.npy") for name in ("image", "extra")},
         outputs=made["outputs"],
@@ -166,7 +167,7 @@ def test_core_ml_gets_the_declared_names_in_whatever_order(recurrent: dict[str, 
     }
     assert shapes == {"image": [1, 4, 4, 1], "extra": [1, 3], "z": [1, 5], "a": [1, 3]}
     with pytest.raises(ValueError, match="coremltools can't convert it"):
-        coreml_tensorflow.convert(
+        from_tensorflow.convert(
             recurrent["program"],
             example={"x": str(recurrent["folder"] / "x-one.npy")},
             outputs=["z", "a"],

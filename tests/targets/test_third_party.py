@@ -60,7 +60,7 @@ def test_the_marker_of_a_target_of_others_selects_it(installed: Path, judge: Jud
 
 def test_doctor_lists_a_target_of_others(installed: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "edgecheck.cli", "doctor", "numpy-perceptron"],
+        [sys.executable, "-m", "edgecheck.commands.cli", "doctor", "numpy-perceptron"],
         capture_output=True,
         text=True,
     )

@@ -24,9 +24,9 @@ TARGET = Target(
     tools="numpy_perceptron:PerceptronTools",
     # Sources that are sent to where the driver runs, in order of their imports.
     drivers=(
-        "edgecheck.drivers.memory",
-        "edgecheck.drivers.timing",
-        "edgecheck.drivers.common",
+        "edgecheck.runtime.memory",
+        "edgecheck.runtime.timing",
+        "edgecheck.runtime.runner",
         "numpy_perceptron_driver",
     ),
     driver="numpy_perceptron_driver:PerceptronDriver",
@@ -45,7 +45,7 @@ class PerceptronTools(Tools):
                     for name, array in weights.items()
                 }
         else:
-            from edgecheck.drivers.torch import load_program
+            from edgecheck.runtime.torch import load_program
 
             program = load_program(request.source)
             arrays = {name: value.detach().numpy() for name, value in program.state_dict.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.drivers.common import Driver, Tensor
+from edgecheck.runtime.runner import Driver, Tensor
 
 
 class PerceptronDriver(Driver):

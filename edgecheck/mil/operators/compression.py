@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from edgecheck.mil.call import Call
-from edgecheck.mil.packing import PACKED_BITS, unpack
+from edgecheck.mil.pickling import PACKED_BITS, unpack
 
 
 def _affine_dequantize(call: Call) -> torch.Tensor:

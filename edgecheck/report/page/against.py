@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgecheck.history.compare import CaseComparison, Change, Direction, RunComparison
-from edgecheck.report.comparison import change_text, needed_text, value_text
+from edgecheck.history.metrics import value_text
+from edgecheck.report.comparison import change_text, needed_text
 from edgecheck.report.page import figures
 
 _RECORDED = (("regressions", Direction.REGRESSION), ("improvements", Direction.IMPROVEMENT))

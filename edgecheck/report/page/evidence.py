@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgecheck.history.compare import CaseComparison
+from edgecheck.history.metrics import value_text
 from edgecheck.history.results import number
-from edgecheck.report.comparison import change_text, needed_text, value_text
+from edgecheck.report.comparison import change_text, needed_text
 from edgecheck.report.page import figures, histogram
 from edgecheck.report.page.status import STATUSES, Record, limit_name, model_name, status_of
 from edgecheck.units import format_bytes, format_time

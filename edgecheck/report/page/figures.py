@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from edgecheck.budget import Limit
+from edgecheck.declare.budget import Limit
 from edgecheck.units import format_bytes, format_time
 
 Format = Callable[[float], str]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgecheck.history.metrics import HIGHER, METRICS
+from edgecheck.history.trends import Trend
 from edgecheck.report.page import figures
-from edgecheck.report.trends import Trend
 
 # Points of a series that are drawn; older ones are left out, which the page says.
 POINTS = 100

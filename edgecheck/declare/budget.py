@@ -1,0 +1,323 @@
+"""Budgets: the limits a user states, the profiles of device classes, and the defaults.
+
+Not for judging: `limits_for` says which limits hold for a case, `edgecheck.checks` compares.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+
+from edgecheck.declare.limits import KINDS as KINDS
+from edgecheck.declare.limits import Limit as Limit
+from edgecheck.errors import DeclarationError, SelectionError
+from edgecheck.names import resolve
+from edgecheck.units import parse_quantity
+
+Quantity = str | float
+# One value for every case, or one by words that select cases (see `Budget`).
+Stated = Quantity | Mapping[str, Quantity] | None
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The limits a model must keep. What is not stated is taken from the profile and the defaults.
+
+    Every limit is one value, or a mapping from words that select cases to values. A word is a
+    target, a precision, a variant, an output or a device profile; ``"tflite/int8"`` needs both;
+    ``"default"`` is for the rest. The most words win; among equally many the stricter value.
+
+    Attributes:
+        latency_mean, latency_p50, latency_p95, latency_p99, latency_max: time of one inference,
+            with a unit: ``"5 ms"``.
+        throughput: at least so many samples a second: ``"200 /s"``.
+        load_time, first_inference: of loading the file, and of the first inference after it, in a
+            fresh process.
+        latency_vs_fp32: how many times as long as the target's fp32 candidate it may take: 1.0 for
+            "not slower".
+        latency_vs_baseline: how many times as long as the baseline file of `Model.baselines`: 1.05
+            for "at most 5 % slower".
+        peak_memory, load_memory, steady_memory: resident memory above an empty runtime: the peak of
+            loading and running, the peak of loading, what stays once runs settled: ``"64 MB"``.
+        memory_growth: how much more memory each inference may keep: ``"1 kB"``.
+        size, size_gzip: of the model file: ``"1 MB"``.
+        download_size, download_size_gzip: of the model file and what is downloaded with it to run
+            it: a web page's runtime.
+        weights: stored in the file.
+        activation_memory: of a static plan of the tensors' lifetimes; see
+            `edgecheck.targets.common.static_arena`.
+        flash: an estimate: the file and a runtime's core, without its kernels.
+        quantized_weights: share of weights, 0 to 1, that must be stored at the case's precision.
+        lint_findings: how many of the export check's lint findings may stay warnings.
+        undelegated_operators: how many operators may run elsewhere than on the delegate, or on the
+            first provider that ``target_options`` name.
+        accuracy_drop: how much worse than the reference the metric may be.
+        accuracy_floor: the worst value of the metric itself that may ship (for a metric where
+            lower is better, the largest).
+        max_abs_error, max_relative_error, sqnr_db, cosine, top1_agreement, kl_divergence,
+            saturation: agreement of outputs with the reference; see `edgecheck.judge.agreement` for
+            their definitions.
+        noise_ratio: of float precisions: how many times the reference's own rounding noise the
+            error may be; see `edgecheck.judge.noise`.
+        hidden_overflow: of fp16: values that overflow in true half precision while the candidate's
+            are finite.
+        sqnr_below_honest_db: of quantized precisions: how far the SQNR may be below that of a
+            simulated quantization of the reference.
+
+    Raises:
+        DeclarationError: a value that is no number, or has an unknown unit.
+    """
+
+    latency_mean: Stated = None
+    latency_p50: Stated = None
+    latency_p95: Stated = None
+    latency_p99: Stated = None
+    latency_max: Stated = None
+    throughput: Stated = None
+    load_time: Stated = None
+    first_inference: Stated = None
+    latency_vs_fp32: Stated = None
+    latency_vs_baseline: Stated = None
+    peak_memory: Stated = None
+    load_memory: Stated = None
+    steady_memory: Stated = None
+    memory_growth: Stated = None
+    size: Stated = None
+    size_gzip: Stated = None
+    download_size: Stated = None
+    download_size_gzip: Stated = None
+    weights: Stated = None
+    activation_memory: Stated = None
+    flash: Stated = None
+    quantized_weights: Stated = None
+    lint_findings: Stated = None
+    undelegated_operators: Stated = None
+    accuracy_drop: Stated = None
+    accuracy_floor: Stated = None
+    max_abs_error: Stated = None
+    max_relative_error: Stated = None
+    sqnr_db: Stated = None
+    cosine: Stated = None
+    top1_agreement: Stated = None
+    noise_ratio: Stated = None
+    hidden_overflow: Stated = None
+    sqnr_below_honest_db: Stated = None
+    kl_divergence: Stated = None
+    saturation: Stated = None
+
+    def __post_init__(self) -> None:
+        for name, stated in self._stated():
+            for value in stated.values():
+                _parse(name, value)
+
+    def _stated(self) -> Iterable[tuple[str, Mapping[str, Quantity]]]:
+        for item in fields(self):
+            stated = getattr(self, item.name)
+            if stated is not None:
+                yield item.name, stated if isinstance(stated, Mapping) else {DEFAULT: stated}
+
+    def check_words(self, known: Iterable[str], where: str) -> None:
+        """Check that every selecting word means something.
+
+        Raises:
+            DeclarationError: a word is none of `known`.
+        """
+        known = list(known)
+        for name, stated in self._stated():
+            for key in stated:
+                for word in [] if key == DEFAULT else key.split("/"):
+                    try:
+                        resolve(word, known, "word")
+                    except SelectionError as error:
+                        raise DeclarationError(f"{where}: budget {name}: {error}") from None
+
+    def select(self, words: frozenset[str], origin: str) -> dict[str, Limit]:
+        """The limits by name that hold where all of `words` are true of a case."""
+        limits = {}
+        for name, stated in self._stated():
+            kind = KINDS[name]
+            found: dict[int, list[float]] = {}
+            for key, value in stated.items():
+                parts = set() if key == DEFAULT else set(key.split("/"))
+                if parts <= words:
+                    found.setdefault(len(parts), []).append(_parse(name, value))
+            if found:
+                strictest = min if kind.bound == "max" else max
+                value = strictest(found[max(found)])
+                limits[name] = Limit(name, value, kind.bound, kind.unit, origin)
+        return limits
+
+
+def _parse(name: str, value: Quantity) -> float:
+    kind = KINDS[name]
+    if kind.quantity is not None:
+        try:
+            return parse_quantity(value, kind.quantity)  # type: ignore[arg-type]
+        except DeclarationError as error:
+            raise DeclarationError(f"budget {name}: {error}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DeclarationError(f"budget {name}: {value!r} is no finite number")
+    return float(value)
+
+
+# What a precision may cost where nothing is stated.
+# accuracy_drop: usual costs in the field (post-training int8 1-2 points, QAT 0.5, int4 1-3;
+#   a float export only rounds, which can flip single near-ties: 0.1 points).
+# noise_ratio: over 23 small architectures the error of ONNX Runtime, LiteRT and ExecuTorch against
+#   the reference in float64 was at most 3.5 times the noise of `judge.noise`, the most where
+#   XNNPACK approximates (instance norm, hard swish); that of the bundled models in half precision
+#   at most 5.3 times (ExecuTorch). 10 leaves both room.
+#   In fp16 it is 3 where these runtimes add up half-precision products in float32, as on x86-64:
+#   440 sound files of 22 architectures were at most 1.6 times the noise away there. Others, such as
+#   XNNPACK's half-precision kernels, add up in half precision, which the noise does not contain.
+# max_relative_error and sqnr_db of fp32 and fp16 hold only where that noise can't be measured.
+#   Runtimes differ from eager PyTorch by 1e-8 to 7e-6 of the largest output; 1e-4 is an order of
+#   magnitude above that and an order below the usual rtol of 1e-3. Half precision has a unit
+#   roundoff of 4.9e-4 (IEEE 754), which grows to 1e-3 .. 2e-2 over the depth of common networks.
+# sqnr_db: float exports are at 130-140 dB (fp32) and 60-70 dB (fp16) on small networks, 110 and
+#   39 dB on deep ones fed with noise; quantized ones at 30-50 dB (int8) and 16-33 dB (int4) on
+#   small networks and 15 dB on deep ones. At 10 dB a tenth of the signal's power is noise.
+# sqnr_below_honest_db: sound int8 files of 22 architectures on three runtimes were at most 8.7 dB
+#   below a simulated quantization; per-tensor weights where channels differ, and most wrong zero
+#   points and files of other weights, were 12.5 dB or more. Of 144 sound int4 and palettized files
+#   of 18 architectures the worst were 4.0 and 7.3 dB below; a layer of 16 inputs in int4 on ONNX
+#   Runtime was 7.8 dB.
+# quantized_weights: under half the weights at the stated precision, the file is not what it says.
+#   Weight-only routes leave convolutions as they are on some targets, where a third of a network's
+#   weights is usual.
+# memory_growth: an interval reached up to 0.1 kB where ONNX Runtime and LiteRT ran small networks
+#   hundreds of times, and 0.4 kB at 20 times (allocators that settle); sustained through the
+#   series it was 0.01 kB at most. A tensor of 250 values that is never freed is 1 kB.
+_LEAK = "1 kB"
+_X86 = platform.machine() in ("x86_64", "AMD64") and sys.platform != "darwin"
+_WIDE_SUMS = ("ort", "tflite", "coreml") if _X86 else ()
+DEFAULTS: Mapping[str, Budget] = MappingProxyType(
+    {
+        "fp32": Budget(
+            accuracy_drop=0.001,
+            memory_growth=_LEAK,
+            noise_ratio=10,
+            max_relative_error=1e-4,
+            sqnr_db=80,
+        ),
+        "fp16": Budget(
+            accuracy_drop=0.001,
+            memory_growth=_LEAK,
+            noise_ratio={"default": 10, **dict.fromkeys(_WIDE_SUMS, 3)},
+            max_relative_error=5e-2,
+            sqnr_db=30,
+            quantized_weights=0.5,
+        ),
+        **{
+            precision: Budget(
+                accuracy_drop=accuracy_drop,
+                memory_growth=_LEAK,
+                sqnr_db=12,
+                sqnr_below_honest_db=12,
+                quantized_weights=share,
+            )
+            for precision, accuracy_drop, share in (
+                ("int8-dynamic", 0.01, 0.25),
+                ("int16x8", 0.01, 0.5),
+                ("int8-weights", 0.01, 0.5),
+                ("int8", 0.02, 0.5),
+            )
+        },
+        "int8-qat": Budget(
+            accuracy_drop=0.005, memory_growth=_LEAK, sqnr_db=20, quantized_weights=0.5
+        ),
+        **{
+            precision: Budget(
+                accuracy_drop=0.03,
+                memory_growth=_LEAK,
+                sqnr_db=8,
+                sqnr_below_honest_db=12,
+                quantized_weights=share,
+            )
+            for precision, share in (("int4", 0.25), ("palettized", 0.5))
+        },
+    }
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A class of devices.
+
+    Attributes:
+        name: of the command line.
+        budget: limits that every model on such a device must keep.
+        precisions: what the hardware runs; None for all.
+        source: where the figures come from.
+    """
+
+    name: str
+    budget: Budget
+    precisions: tuple[str, ...] | None
+    source: str
+
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        profile.name: profile
+        for profile in (
+            Profile(
+                "mcu",
+                Budget(size="2 MiB", activation_memory="512 KiB", flash="2 MiB"),
+                ("int8", "int8-qat"),
+                "Cortex-M7 such as STM32F7: 2 MB flash and 512 KB SRAM, which the static plan must "
+                "fit; resident memory of this machine says nothing about it",
+            ),
+            Profile(
+                "mobile",
+                Budget(size="50 MB", latency_p95="50 ms", peak_memory="1.5 GB"),
+                None,
+                "a 50 MB download, real time at 50 ms, and iOS ends an app at about 1.5 GB",
+            ),
+            Profile(
+                "sbc",
+                Budget(latency_p95="200 ms", peak_memory="8 GB"),
+                None,
+                "Raspberry Pi 5: 8 GB; interactive at 200 ms",
+            ),
+            Profile(
+                "edge-gpu",
+                Budget(latency_p95="50 ms", peak_memory="8 GB"),
+                None,
+                "the smallest Jetson Orin: 8 GB; real time at 50 ms",
+            ),
+            Profile(
+                "edge-tpu", Budget(size="8 MB"), ("int8", "int8-qat"), "Coral: int8 only, 8 MB"
+            ),
+            Profile(
+                "browser",
+                Budget(size="20 MB", size_gzip="20 MB", latency_p95="200 ms"),
+                None,
+                "every user downloads the model; interactive at 200 ms",
+            ),
+        )
+    }
+)
+
+
+def limits_for(
+    precision: str, words: frozenset[str], budget: Budget, profile: Profile | None
+) -> dict[str, Limit]:
+    """The limits by name for a case of a precision.
+
+    What the budget states replaces the default; a profile's limit holds besides, and the
+    stricter of the two counts.
+    """
+    limits = DEFAULTS[precision].select(words, "default") if precision in DEFAULTS else {}
+    limits |= budget.select(words, "budget")
+    if profile is not None:
+        for name, limit in profile.budget.select(words, f"profile {profile.name}").items():
+            stated = limits.get(name)
+            if stated is None or not limit.allows(stated.value):
+                limits[name] = limit
+    return limits

@@ -1,0 +1,330 @@
+"""What a user declares about a model: its source, inputs, outputs, data and artifacts.
+
+Not for doing anything with it: capture is `edgecheck.capture.torch`, data is
+`edgecheck.capture.data`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecheck.declare.metrics import Metric, as_metric
+from edgecheck.errors import DeclarationError
+from edgecheck.names import NAME, PRECISIONS
+
+BATCH = "batch"
+# Bounds of a named dimension that `Model.dims` does not state.
+DEFAULT_DIM = (1, 64)
+DROP_POLICIES = ("point", "upper-bound")
+
+Source = Callable[[], Any] | str | os.PathLike[str]
+ArtifactKey = str | tuple[str, str]
+_DTYPES = (
+    *("float16", "float32", "float64", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a model and the domain its values come from.
+
+    Attributes:
+        name: the parameter of the module's ``forward``, or the input's name in the model file.
+        shape: one entry per axis: a size, or the name of a dynamic dimension. A first axis named
+            ``"batch"`` makes the batch dynamic; a number there is a static batch.
+        low, high: smallest and largest value (inclusive for integers) of generated inputs.
+        dtype: a NumPy dtype name.
+        step: the spacing of generated floats from `low` on, where not all between are possible:
+            1/255 for pixels scaled to 0..1.
+
+    Raises:
+        DeclarationError: an impossible shape, dtype, range or step.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    low: float = 0.0
+    high: float = 1.0
+    dtype: str = "float32"
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        where = f"input {self.name!r}"
+        if self.dtype not in _DTYPES:
+            raise DeclarationError(f"{where}: unknown dtype {self.dtype!r}; use one of {_DTYPES}")
+        for axis, size in enumerate(self.shape):
+            if isinstance(size, bool) or not isinstance(size, int | str):
+                raise DeclarationError(f"{where}: axis {axis} is {size!r}, no size and no name")
+            if isinstance(size, int) and size < 1:
+                raise DeclarationError(f"{where}: axis {axis} has size {size}; sizes start at 1")
+            if size == BATCH and axis != 0:
+                raise DeclarationError(f"{where}: 'batch' must be the first axis, not axis {axis}")
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= self.high):
+            raise DeclarationError(f"{where}: no range between low={self.low} and high={self.high}")
+        kind = np.dtype(self.dtype).kind
+        if self.step is not None and not (kind == "f" and 0 < self.step <= self.high - self.low):
+            raise DeclarationError(
+                f"{where}: step={self.step} is no spacing of floats in {self.low}..{self.high}"
+            )
+        if kind in "iu" and math.ceil(self.low) > math.floor(self.high):
+            raise DeclarationError(f"{where}: no integer between {self.low} and {self.high}")
+        if kind != "b":
+            bounds = np.iinfo(self.dtype) if kind in "iu" else np.finfo(self.dtype)
+            exact = int if kind in "iu" else float
+            if self.low < exact(bounds.min) or self.high > exact(bounds.max):
+                raise DeclarationError(f"{where}: {self.low}..{self.high} overflows {self.dtype}")
+
+    @property
+    def batched(self) -> bool:
+        """Whether the batch axis is dynamic."""
+        return bool(self.shape) and self.shape[0] == BATCH
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file that already exists, and how its tensors correspond to the declared ones.
+
+    Attributes:
+        path: the file.
+        inputs: declared input name -> name in the file, where they differ.
+        outputs: declared output name -> name in the file, where they differ.
+        transpose: declared input or output name -> axes that turn the declared layout into the
+            file's, as in ``numpy.transpose``; ``(0, 2, 3, 1)`` for an NHWC file of an NCHW model.
+    """
+
+    path: str | os.PathLike[str]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    transpose: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Labelled data and the metric that scores a model on it.
+
+    Attributes:
+        inputs: an array (one input), a dict of arrays by input name, an iterable of samples, a
+            PyTorch Dataset or DataLoader, or a callable that returns one of these.
+        labels: an array, or a callable that returns one; None where `inputs` yields
+            ``(sample, label)`` pairs.
+        metric: a `Metric`, the name of one (see `edgecheck.metrics.METRICS`), or any
+            ``metric(predictions, labels) -> float``.
+        output: the output to score; None scores the only one, or passes a dict of all.
+        postprocess: applied to the predictions before the metric.
+        batch_size: samples per call where the batch is dynamic; fewer where they are large.
+        drop_policy: how `Budget.accuracy_drop` is judged: ``"point"`` by the drop that was
+            measured, ``"upper-bound"`` by the upper end of its 95 % confidence interval.
+    """
+
+    inputs: Any
+    labels: Any = None
+    metric: Metric | str | Callable[[Any, Any], float] = field(kw_only=True)
+    output: str | None = field(default=None, kw_only=True)
+    postprocess: Callable[[Any], Any] | None = field(default=None, kw_only=True)
+    batch_size: int = field(default=64, kw_only=True)
+    drop_policy: str = field(default="point", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not callable(self.metric) and not isinstance(self.metric, str):
+            raise DeclarationError(f"the metric {self.metric!r} is no name and not callable")
+        if self.drop_policy not in DROP_POLICIES:
+            raise DeclarationError(
+                f"drop_policy is {self.drop_policy!r}; it is one of {', '.join(DROP_POLICIES)}"
+            )
+        object.__setattr__(self, "metric", as_metric(self.metric))
+        if self.batch_size < 1:
+            raise DeclarationError(f"evaluation batch_size is {self.batch_size}; it starts at 1")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model under test.
+
+    Attributes:
+        source: a callable that returns a ``torch.nn.Module``, a Keras model or a ``tf.Module``; or
+            the path of a ``.pt2``, ``.onnx`` or ``.keras`` file or of a SavedModel directory. None
+            where the model exists as artifacts only.
+        inputs: the declared inputs, in the order of the model's parameters.
+        outputs: names of the outputs, in the order the model returns them.
+        name: what reports call it; by default the name of the Conformance class.
+        artifacts: files that ship, by target (fp32) or (target, precision).
+        builders: exporters of the user's own, by target (fp32) or (target, precision): a callable
+            ``builder(model, path)`` that writes the file. `model` is what the source returns (a
+            path stays a path).
+        baselines: files of the last release, with keys as in `artifacts`: what the budget's
+            ``latency_vs_baseline`` compares with.
+        reference: "source", or the key of the artifact that the others are compared with.
+        qat: a callable or ``.pt2`` path of the quantization-aware-trained, converted program; or
+            a dict of those by target. It makes the precision ``int8-qat`` available.
+        variants: further candidates by name (a pruned model, a distilled student): sources that
+            take the same inputs and give the same outputs, judged against this reference.
+        calibration: data for static quantization, in any form that `Evaluation.inputs` takes.
+        evaluation: data and metric for the accuracy check.
+        samples: inputs of the user's own for the parity check; by default the first of the
+            evaluation or calibration data.
+        targets: what ships: precisions by target. By default all that the target has; where
+            artifacts or builders are declared, exactly those.
+        target_options: how to build for and run on a target, by target: see docs/targets.md.
+        batch_sizes: batch sizes at which a dynamic batch is tried.
+        dims: smallest and largest size of the named dimensions.
+        seed: of the generated inputs.
+        fuzz: how many adversarial inputs the parity check tries, where ``--edge-fuzz`` says
+            nothing.
+
+    Raises:
+        DeclarationError: the declaration contradicts itself.
+    """
+
+    source: Source | None = None
+    inputs: Sequence[Input] = field(kw_only=True)
+    outputs: Sequence[str] = field(kw_only=True)
+    name: str | None = field(default=None, kw_only=True)
+    artifacts: Mapping[ArtifactKey, Artifact | str | os.PathLike[str]] = field(
+        default_factory=dict, kw_only=True
+    )
+    builders: Mapping[ArtifactKey, Callable[[Any, Path], object]] = field(
+        default_factory=dict, kw_only=True
+    )
+    baselines: Mapping[ArtifactKey, Artifact | str | os.PathLike[str]] = field(
+        default_factory=dict, kw_only=True
+    )
+    reference: ArtifactKey = field(default="source", kw_only=True)
+    qat: Source | Mapping[str, Source] | None = field(default=None, kw_only=True)
+    variants: Mapping[str, Source] = field(default_factory=dict, kw_only=True)
+    calibration: Any = field(default=None, kw_only=True)
+    evaluation: Evaluation | None = field(default=None, kw_only=True)
+    samples: Any = field(default=None, kw_only=True)
+    targets: Mapping[str, Sequence[str]] | None = field(default=None, kw_only=True)
+    target_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)
+    batch_sizes: Sequence[int] = field(default=(1, 2, 5), kw_only=True)
+    dims: Mapping[str, tuple[int, int]] = field(default_factory=dict, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    fuzz: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.fuzz < 0:
+            raise DeclarationError(f"fuzz is {self.fuzz}, no number of inputs")
+        _check_names("input", [item.name for item in self.inputs])
+        _check_names("output", list(self.outputs))
+        if self.source is not None and not callable(self.source):
+            _check_source_path(self.source)
+        if self.source is None and self.reference == "source":
+            raise DeclarationError(
+                "a model without a source needs reference=, the key of one of its artifacts"
+            )
+        if self.reference != "source" and artifact_key(self.reference) not in {
+            artifact_key(key) for key in self.artifacts
+        }:
+            raise DeclarationError(
+                f"reference {self.reference!r} is no artifact of this model "
+                f"(artifacts: {sorted(map(str, self.artifacts)) or 'none'})"
+            )
+        named = {size for item in self.inputs for size in item.shape if isinstance(size, str)}
+        if unknown := sorted(set(self.dims) - named):
+            raise DeclarationError(
+                f"dims names {unknown}, but the dimensions of the inputs are {sorted(named)}"
+            )
+        for name, (low, high) in self.dims.items():
+            if not 1 <= low <= high:
+                raise DeclarationError(f"dimension {name!r}: no range between {low} and {high}")
+        low, high = self.dim_range(BATCH)
+        if not self.batch_sizes or not all(low <= size <= high for size in self.batch_sizes):
+            raise DeclarationError(f"batch_sizes {self.batch_sizes} leave the range {low}..{high}")
+        if self.evaluation and self.evaluation.output not in (None, *self.outputs):
+            raise DeclarationError(
+                f"evaluation scores output {self.evaluation.output!r}, "
+                f"but the outputs are {list(self.outputs)}"
+            )
+        for field_name in ("targets", "target_options"):
+            given = getattr(self, field_name)
+            if given is not None and not isinstance(given, Mapping):
+                raise DeclarationError(
+                    f"{field_name} is a {type(given).__name__}; it is a dict by target name"
+                )
+        named_precisions = {
+            *(item for precisions in (self.targets or {}).values() for item in precisions),
+            *(artifact_key(key)[1] for key in (*self.artifacts, *self.builders, *self.baselines)),
+        }
+        if unknown := sorted(named_precisions - set(PRECISIONS)):
+            raise DeclarationError(
+                f"unknown precisions {unknown}; precisions are {', '.join(PRECISIONS)}"
+            )
+        for word in [*self.variants, *([] if self.name is None else [self.name])]:
+            if not NAME.fullmatch(word):
+                raise DeclarationError(
+                    f"{word!r} can't name a model or variant: use letters, digits, '_', '-', '.'"
+                )
+
+    def dim_range(self, name: str) -> tuple[int, int]:
+        """Smallest and largest size of a named dimension."""
+        return self.dims.get(name, DEFAULT_DIM)
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether any input has a dynamic batch axis."""
+        return any(item.batched for item in self.inputs)
+
+    def qat_source(self, target: str) -> Source | None:
+        """The QAT-converted program for a target, or None."""
+        return self.qat.get(target) if isinstance(self.qat, Mapping) else self.qat
+
+    @property
+    def classifier_output(self) -> str | None:
+        """The output that holds class scores, where the metric says that there is one."""
+        if self.evaluation is None or not as_metric(self.evaluation.metric).classifier:
+            return None
+        return self.evaluation.output or (self.outputs[0] if len(self.outputs) == 1 else None)
+
+
+def artifact_key(key: ArtifactKey) -> tuple[str, str]:
+    """The (target, precision) that a key of `Model.artifacts` or `Model.builders` means."""
+    return (key, "fp32") if isinstance(key, str) else (key[0], key[1])
+
+
+def as_artifact(artifact: Artifact | str | os.PathLike[str]) -> Artifact:
+    """An Artifact from a bare path."""
+    return artifact if isinstance(artifact, Artifact) else Artifact(artifact)
+
+
+def _check_names(what: str, names: list[str]) -> None:
+    if not names:
+        raise DeclarationError(f"a model needs at least one {what}")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise DeclarationError(f"{what} names repeat: {repeated}")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise DeclarationError(f"{what} name {name!r} is no name")
+
+
+def source_kind(source: Source) -> str:
+    """The kind of a source that is a file: ``"torch"``, ``"onnx"``, ``"tensorflow"``; else ""."""
+    if callable(source):
+        return ""
+    path = Path(source)
+    kinds = {".pt2": "torch", ".onnx": "onnx", ".keras": "tensorflow"}
+    if path.suffix not in kinds and (path / "saved_model.pb").is_file():
+        return "tensorflow"
+    return kinds.get(path.suffix, "")
+
+
+def _check_source_path(source: Any) -> None:
+    if isinstance(source, str | os.PathLike) and source_kind(source):
+        return
+    if isinstance(source, str | os.PathLike) and Path(source).suffix in (".h5", ".hdf5"):
+        raise DeclarationError(
+            f"source {source!r} is an HDF5 file, which may hold code that loading would run: save "
+            "the model as .keras, or pass a callable that loads it"
+        )
+    raise DeclarationError(
+        f"source {source!r} is neither a callable, nor the path of a .pt2, .onnx or .keras file, "
+        "nor that of a SavedModel directory (one with saved_model.pb in it)"
+    )

@@ -1,0 +1,1 @@
+"""Pure functions from numbers to verdicts: no I/O, no pytest, no target's name."""

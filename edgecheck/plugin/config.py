@@ -1,0 +1,159 @@
+"""What a pytest config holds for edgecheck: the run of this process, made on first use.
+
+Not for hooks: those are `edgecheck.plugin` and `edgecheck.plugin.reporter`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgecheck.plugin.options import DEFAULT_HISTORY, OPTIONS, Options
+
+if TYPE_CHECKING:
+    from edgecheck.history.past import Past
+    from edgecheck.plugin.run import Run
+
+_RUN = pytest.StashKey["Run"]()
+_RUN_ID = pytest.StashKey[str]()
+_CATALOG_SENT = pytest.StashKey[bool]()
+
+
+def started(config: pytest.Config) -> bool:
+    """Whether this process has a run: an option was given, or a Conformance class collected."""
+    return _RUN in config.stash
+
+
+def _options_of(config: pytest.Config) -> Options:
+    values = {}
+    for name, _, _, _ in OPTIONS:
+        given = config.getoption(f"edge_{name}")
+        if given is None:
+            given = config.getini(f"edge_{name}")
+        values[name] = ",".join(given) if isinstance(given, list) else str(given)
+    return Options(**values)
+
+
+def run_of(config: pytest.Config) -> Run:
+    """The run's state in this process, made on first use.
+
+    Raises:
+        pytest.UsageError: what was asked for can't be.
+    """
+    if _RUN in config.stash:
+        return config.stash[_RUN]
+    from edgecheck.errors import EdgecheckError
+    from edgecheck.names import TARGET_NAMES
+    from edgecheck.plugin.run import Run
+    from edgecheck.targets import all_targets
+
+    options = _options_of(config)
+    try:
+        options.check_words()
+        past = _past(config, options)
+        run = Run(options, config.rootpath, run_id(config), past, sharers=worker_count(config))
+        if not is_worker(config):
+            _check_reports(config, options)
+    except EdgecheckError as error:
+        raise pytest.UsageError(f"edgecheck: {error}") from None
+    for name in all_targets().keys() - set(TARGET_NAMES):
+        config.addinivalue_line("markers", f"{name}: cases of the target {name} (edgecheck)")
+    config.stash[_RUN] = run
+    return run
+
+
+def _check_reports(config: pytest.Config, options: Options) -> None:
+    """Make sure before the run that its reports can be written after it."""
+    from edgecheck.history import report_file
+    from edgecheck.report import html
+
+    for path in (options.json, options.html, options.summary):
+        if path:
+            report_file.check_writable(config.invocation_params.dir / path)
+    if options.html:
+        html.check_available()
+    history = history_of(config, options)
+    if history and options.history != DEFAULT_HISTORY:
+        from edgecheck.history.database import History
+
+        History(history).close()
+
+
+def history_of(config: pytest.Config, options: Options) -> str:
+    """The URL or path of the history; "" for none."""
+    if options.history in ("", "none") or "://" in options.history:
+        return options.history.removeprefix("none")
+    return str(config.rootpath / options.history)
+
+
+def _past(config: pytest.Config, options: Options) -> Past:
+    """What the run is held against: read once, and sent to the workers."""
+    from edgecheck.history import past, waivers
+    from edgecheck.history.baseline import find_baseline, is_file
+    from edgecheck.history.metrics import with_effects
+    from edgecheck.names import split_names
+
+    metrics, fail_on = with_effects(options.effects), frozenset(split_names(options.fail_on))
+    given = config.workerinput["edgecheck_past"] if is_worker(config) else None  # type: ignore[attr-defined]
+    if given is not None:
+        return past.from_data(given, metrics, fail_on)
+    baseline, taken_over = None, {}
+    if options.baseline:
+        spec = options.baseline
+        if is_file(spec):
+            spec = str(config.invocation_params.dir / spec)
+        baseline, document = find_baseline(spec, history_of(config, options), config.rootpath)
+        if options.reuse == "yes":
+            taken_over = {
+                item["key"]: {**item, "run": document["run"]["id"]}
+                for item in document["cases"]
+                if item["verdict"] == "passed" and item.get("inputs_sha256")
+            }
+    path = config.rootpath / (options.waivers or "waivers.toml")
+    wanted = options.waivers != "none" and (bool(options.waivers) or path.is_file())
+    return past.Past(
+        baseline,
+        taken_over,
+        metrics,
+        fail_on,
+        waivers.load(path) if wanted else (),
+        datetime.datetime.now(datetime.UTC).date(),
+    )
+
+
+def past_data(config: pytest.Config) -> dict[str, Any] | None:
+    """The run's past, to be sent to workers; None where nothing says yet that there is a run."""
+    if not started(config):
+        return None
+    from edgecheck.history import past
+
+    return past.as_data(run_of(config).past)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of pytest-xdist's workers."""
+    return hasattr(config, "workerinput")
+
+
+def worker_count(config: pytest.Config) -> int:
+    """How many workers the run has, this process being one; 1 without pytest-xdist."""
+    return int(config.workerinput["workercount"]) if is_worker(config) else 1  # type: ignore[attr-defined]
+
+
+def run_id(config: pytest.Config) -> str:
+    """The run's id, the same in all its processes."""
+    if is_worker(config):
+        given: str = config.workerinput["edgecheck"]  # type: ignore[attr-defined]
+        return given
+    return config.stash.setdefault(_RUN_ID, uuid.uuid4().hex)
+
+
+def catalog_to_send(config: pytest.Config) -> dict[str, Any] | None:
+    """What this xdist worker collected, once: the controller does not collect."""
+    if not is_worker(config) or not started(config) or _CATALOG_SENT in config.stash:
+        return None
+    config.stash[_CATALOG_SENT] = True
+    return vars(run_of(config).catalog)

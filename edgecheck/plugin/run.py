@@ -1,0 +1,386 @@
+"""One pytest run: what was selected, what is known of its cases, and what became of them.
+
+Not for pytest's hooks: those are `edgecheck.plugin`, which holds one `Run` per process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import fnmatch
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecheck.build.artifact_cache import Store
+from edgecheck.declare.budget import PROFILES
+from edgecheck.declare.case import Case, Matrix, Selection, expand
+from edgecheck.declare.model import Model, artifact_key
+from edgecheck.errors import DeclarationError, EdgecheckError
+from edgecheck.names import CHECKS, PRECISIONS, SCHEMA, resolve
+from edgecheck.plugin.options import Options
+from edgecheck.process.lock import MachineLock, default_path
+from edgecheck.report import record as records
+from edgecheck.targets import Target, all_targets
+from edgecheck.targets.common import keep_float
+from edgecheck.units import parse_quantity
+
+if TYPE_CHECKING:
+    from edgecheck.history.past import Past
+    from edgecheck.plugin.conformance import Conformance
+    from edgecheck.workbench import Workbench
+
+
+@dataclass
+class Catalog:
+    """What a run is going to do, known once it is collected; plain data.
+
+    Attributes:
+        cases: the first part of each case's record by node id.
+        absences: what has no case, as (subject, what, reason).
+        errors: what is wrong with the selection.
+        expanded: number of candidates before pytest's own selection.
+        known: keys of all cases before pytest's own selection, where there is a baseline.
+        declared: the first parts of the records of all cases that the models could have on any
+            target, where there are waivers.
+    """
+
+    cases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    absences: list[tuple[str, str, str]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    expanded: int = 0
+    known: list[str] = field(default_factory=list)
+    declared: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Run:
+    """The state of a run in one process.
+
+    Attributes:
+        scratch: the run's directory, shared by its processes on this machine.
+        records: by node id, of the cases that were judged.
+        crashes: by node id, why a pytest worker died on a case.
+
+    Args:
+        options: as given.
+        root: pytest's root directory.
+        run_id: of the run.
+        past: what it is held against besides its limits.
+        sharers: how many processes of the run share the machine.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        root: Path,
+        run_id: str,
+        past: Past,
+        *,
+        sharers: int = 1,
+    ) -> None:
+        self.options = options
+        self.scratch = Path(tempfile.gettempdir()) / f"edgecheck-{run_id}"
+        self.run_id = run_id
+        self._presence: int | None = None
+        self.past = past
+        self.selection = options.selection()
+        self.timeout_s = options.timeout_s()
+        self._lock_path = root / options.lock if options.lock else default_path()
+        MachineLock(self._lock_path).close()  # a path that can't be locked is told before anything
+        self._timing: dict[str, Any] = {
+            "threads": options.thread_count(),
+            "cpus": options.cpu_list(),
+            "timing_limit_s": options.timing_limit_s(),
+        }
+        self._cache_limit_bytes = int(parse_quantity(options.cache_size, "bytes"))
+        self.records: dict[str, dict[str, Any]] = {}
+        self.crashes: dict[str, str] = {}
+        self.catalog = Catalog()
+        self._root = root
+        self._sharers = sharers
+        self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._matrices: dict[type, Matrix] = {}
+        self._owners: dict[str, type] = {}
+        self._devices: dict[str, dict[str, Any]] = {}
+
+    # -- collection ---------------------------------------------------------------------------
+
+    def matrix(self, suite: type[Conformance]) -> Matrix:
+        """The cases of a Conformance class.
+
+        Raises:
+            EdgecheckError: it declares no model, or one under another class's name.
+        """
+        if suite in self._matrices:
+            return self._matrices[suite]
+        model = getattr(suite, "model", None)
+        if model is None:
+            raise EdgecheckError(f"{suite.__qualname__} declares no model")
+        name = self.model_name(suite)
+        owner = self._owners.setdefault(name, suite)
+        if owner is not suite:
+            raise EdgecheckError(
+                f"{suite.__module__}.{suite.__qualname__} and {owner.__module__}."
+                f"{owner.__qualname__} both declare a model {name!r}: pass Model(name=...)"
+            )
+        suite.budget.check_words(
+            [
+                *all_targets(),
+                *PRECISIONS,
+                *model.outputs,
+                *model.variants,
+                *PROFILES,
+            ],
+            suite.__qualname__,
+        )
+        keys = (*model.artifacts, *model.builders, *model.baselines, *(model.targets or {}))
+        for key in keys:
+            resolve(artifact_key(key)[0], all_targets(), "target")
+        _check_target_options(model)
+        matrix = expand(name, model, suite.budget, self.selection)
+        self.catalog.expanded += len(matrix.cases)
+        self._matrices[suite] = matrix
+        self.catalog.absences += [
+            (item.subject, item.what, item.reason) for item in matrix.absences
+        ]
+        return matrix
+
+    def cases_for(self, suite: type[Conformance], check: str) -> list[Case]:
+        """The cases of a class that get a check (or a test of the user's own)."""
+        cases = self.matrix(suite).cases
+        if self.past.waivers:
+            self._declare(suite, check)
+        if check in CHECKS and check not in self.selection.checks:
+            return []
+        if check == "accuracy":
+            cases = tuple(case for case in cases if case.model.evaluation is not None)
+        if self.past.baseline is not None:
+            self.catalog.known += [f"{case.candidate}/{check}" for case in cases]
+        return list(cases)
+
+    def _declare(self, suite: type[Conformance], check: str) -> None:
+        """Note all cases of a check that there could be, so that waivers can be held against."""
+        if check == "accuracy" and suite.model.evaluation is None:
+            return
+        selection = Selection(tuple(all_targets().values()))
+        name = self.model_name(suite)
+        everything = expand(name, suite.model, suite.budget, selection).cases
+        self.catalog.declared += [
+            records.identity(case, check, "", required=False)
+            for case in (*everything, *self.matrix(suite).cases)
+        ]
+
+    def model_name(self, suite: type[Conformance]) -> str:
+        """What reports call the model of a Conformance class."""
+        return suite.model.name or _model_name(suite.__name__)
+
+    def finish_collection(self, selected: Mapping[str, tuple[Case, str]]) -> None:
+        """Note the selected cases and their checks by node id, for all processes of the run."""
+        required = self.selection.required
+        self.catalog.cases = {
+            nodeid: records.identity(case, check, nodeid, required)
+            for nodeid, (case, check) in selected.items()
+        }
+        self._check_globs()
+        if self._matrices and not self.catalog.expanded and self.selection.required:
+            names = ", ".join(target.name for target in self.selection.targets)
+            self.catalog.errors.append(f"no model has a case on {names} as selected")
+        if self._matrices:
+            self.prepare_scratch()
+
+    def _check_globs(self) -> None:
+        """Globs that select nothing are errors: a typing mistake must not pass a release."""
+        names = {
+            f"{owner}:{variant}" if variant else owner
+            for owner, suite in self._owners.items()
+            for variant in ("", *suite.model.variants)  # type: ignore[attr-defined]
+        }
+        if names:
+            self.catalog.errors += [
+                f"--edge-models {glob!r} matches no model (models: {', '.join(sorted(names))})"
+                for glob in self.selection.models
+                if not fnmatch.filter(names, glob)
+            ]
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def prepare_scratch(self) -> None:
+        """Make the run's directory, for this user only, and hold it (see `close`)."""
+        if self._presence is None:
+            self.scratch.mkdir(mode=0o700, exist_ok=True)
+            self._presence = os.open(self.scratch, os.O_RDONLY)
+            fcntl.flock(self._presence, fcntl.LOCK_SH)
+
+    @cached_property
+    def workbench(self) -> Workbench:
+        """This process's workbench."""
+        from edgecheck.workbench import Settings, Workbench
+
+        self.prepare_scratch()
+        return Workbench(
+            Settings(
+                cache=self.cache,
+                scratch=self.scratch,
+                timeout_s=self.timeout_s,
+                lock=self._lock_path,
+                sharers=self._sharers,
+                vacuous=self.options.vacuous,
+                explain=self.options.explain == "yes",
+                rebuild=self.options.rebuild == "yes",
+                fuzz=self.options.fuzz_count(),
+                fuzz_folder=self._root / ".edgecheck/fuzz",
+                replay=self._root / self.options.replay if self.options.replay else None,
+                **self._timing,
+            )
+        )
+
+    @property
+    def cache(self) -> Path:
+        """The directory of the artifact cache."""
+        return self._root / (self.options.cache or ".edgecheck/cache")
+
+    def device(self, target: Target) -> dict[str, Any]:
+        """What numbers of time and memory depend on here (see `edgecheck.report.record.device`)."""
+        if target.name not in self._devices:
+            timing = self._timing
+            self._devices[target.name] = records.device(target, timing["threads"], timing["cpus"])
+        return self._devices[target.name]
+
+    def close(self, *, last: bool) -> None:
+        """End this process's children; the last process leaves nothing behind but the cache.
+
+        The processes of a run on one machine hold its directory locked shared: whoever can lock it
+        exclusively is the last. A machine that the controller does not run on has no other hint.
+
+        Args:
+            last: whether this is surely the last on this machine: the controller, which may never
+                have held the directory, and outlives its workers.
+        """
+        if "workbench" in self.__dict__:
+            self.workbench.close()
+        if self._presence is not None:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                last = True
+        if last:
+            if self.cache.is_dir():
+                Store(self.cache, self.scratch).prune(self._cache_limit_bytes, keep_s=3600)
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        if self._presence is not None:
+            os.close(self._presence)
+            self._presence = None
+
+    # -- after the run ------------------------------------------------------------------------
+
+    def receive_catalog(self, catalog: Mapping[str, Any]) -> None:
+        """Take what a worker collected, in a process that does not collect; all collect alike."""
+        if not self.catalog.cases:
+            self.catalog = Catalog(**catalog)
+
+    def all_records(self) -> list[dict[str, Any]]:
+        """A record for every selected case, sorted by key: also for those that never ran."""
+        complete = {
+            nodeid: self._crash_record(nodeid)
+            or self.records.get(nodeid)
+            or records.unjudged(base, "not_checked", "the run ended before this case")
+            for nodeid, base in self.catalog.cases.items()
+        }
+        return sorted(complete.values(), key=lambda item: (item["key"], item["nodeid"]))
+
+    def _crash_record(self, nodeid: str) -> dict[str, Any] | None:
+        if nodeid not in self.crashes:
+            return None
+        return records.unjudged(self.catalog.cases[nodeid], "failed", self.crashes[nodeid])
+
+    def document(
+        self, found: Sequence[Mapping[str, Any]], gate: Mapping[str, Any], exit_status: int
+    ) -> dict[str, Any]:
+        """The whole run as the JSON report."""
+        return {
+            "schema": SCHEMA,
+            "run": {
+                **records.run_header(self.run_id, self.started, vars(self.options), self._root),
+                "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "exit_status": exit_status,
+            },
+            "gate": gate,
+            "cases": list(found),
+            "absences": [
+                {"subject": subject, "what": what, "reason": reason}
+                for subject, what, reason in sorted(self.catalog.absences)
+            ],
+            "skipped_targets": self.skipped_targets(),
+        }
+
+    @cached_property
+    def git(self) -> dict[str, Any]:
+        """Commit, branch and whether files differ from it, of the root directory."""
+        found = records.git_commit(self._root) or {}
+        return {name: value or "" for name, value in found.items()}
+
+    def selects(self, key: str) -> bool:
+        """Whether a case of this key would be selected by the options, were there one."""
+        parts = key.rsplit("/", 3)
+        if len(parts) < 4:
+            return False
+        model, target, precision, check = parts
+        chosen = self.selection
+        allowed = chosen.precisions or (chosen.profile and chosen.profile.precisions)
+        return (
+            target in (item.name for item in chosen.targets)
+            and (not allowed or precision in allowed)
+            and (check in chosen.checks or check not in CHECKS)
+            and (
+                not chosen.models or any(fnmatch.fnmatchcase(model, glob) for glob in chosen.models)
+            )
+        )
+
+    def skipped_targets(self) -> dict[str, str]:
+        """Targets that exist, were not asked for, and can't run here, with the reason."""
+        if self.selection.required:
+            return {}
+        judged = {base["target"] for base in self.catalog.cases.values()}  # maybe by other machines
+        return {
+            name: target.missing()
+            for name, target in all_targets().items()
+            if target.missing() and name not in judged
+        }
+
+
+def _check_target_options(model: Model) -> None:
+    """Hold a model's options against what its targets know.
+
+    Raises:
+        EdgecheckError: there is no such target or option, or a value does not fit.
+    """
+    for name, given in model.target_options.items():
+        target = all_targets()[resolve(name, all_targets(), "target")]
+        for option in given:
+            resolve(option, target.options, f"option of {name}")
+        if problem := target.check_options({**target.options, **given}):
+            raise DeclarationError(f"target_options of {name}: {problem}")
+        for key in given.get(keep_float.OPTION, {}):
+            if variant := key.rpartition("/")[0]:
+                resolve(variant, model.variants, f"variant in {keep_float.OPTION} of {name}")
+
+
+def _model_name(class_name: str) -> str:
+    """``TestDigitsCNN`` -> ``digits_cnn``."""
+    stem = class_name.removeprefix("Test") or class_name
+    letters: list[str] = []
+    for position, letter in enumerate(stem):
+        previous = stem[position - 1] if position else ""
+        following = stem[position + 1 : position + 2]
+        starts = letter.isupper() and (
+            previous.islower() or previous.isdigit() or (previous.isupper() and following.islower())
+        )
+        if position and starts:
+            letters.append("_")
+        letters.append(letter.lower())
+    return "".join(letters)

@@ -1,0 +1,109 @@
+"""The machine's lock: timing happens alone, all other work side by side.
+
+Work holds the lock shared, a measurement holds it exclusively; among threads, xdist's workers and
+independent pytest runs of one machine alike. The locks are flock(2)'s, which the kernel frees when
+the holder dies, however it dies. Not for keeping files consistent: see
+`edgecheck.process.run_cache`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgecheck.errors import EdgecheckError
+
+
+def default_path() -> Path:
+    """The lock of this machine, the same for all its users."""
+    return Path(tempfile.gettempdir()) / "edgecheck-machine.lock"
+
+
+class MachineLock:
+    """A readers-writer lock over a file, fair to the writer. Not for use by several threads.
+
+    A writer first takes the gate, which readers pass on their way in: new work waits while a
+    measurement waits, so that it can't starve.
+
+    Args:
+        path: the same for all who share the machine; a second file beside it is the gate.
+
+    Raises:
+        EdgecheckError: the file can't be opened or is no plain file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._work = _open(path)
+        self._gate = _open(path.with_name(f"{path.name}.gate"))
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the lock beside other work. May be nested."""
+        if self._depth == 0:
+            self._enter()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                fcntl.flock(self._work, fcntl.LOCK_UN)
+
+    def _enter(self) -> None:
+        fcntl.flock(self._gate, fcntl.LOCK_SH)
+        try:
+            fcntl.flock(self._work, fcntl.LOCK_SH)
+        finally:
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the lock exclusively. A shared hold of this object is given up meanwhile."""
+        if self._depth:
+            # Two who hold the lock shared and both wait to be alone would wait for ever.
+            fcntl.flock(self._work, fcntl.LOCK_UN)
+        try:
+            fcntl.flock(self._gate, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._work, fcntl.LOCK_EX)
+                yield
+            finally:
+                fcntl.flock(self._work, fcntl.LOCK_UN)
+                fcntl.flock(self._gate, fcntl.LOCK_UN)
+        finally:
+            if self._depth:
+                self._enter()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        os.close(self._work)
+        os.close(self._gate)
+
+
+def _open(path: Path) -> int:
+    # Not created where it exists: Linux refuses O_CREAT on another user's file in a sticky
+    # directory (proc_sys_fs(5), protected_regular).
+    for flags in (0, os.O_CREAT):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o666)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise EdgecheckError(
+                f"can't open the machine's lock {path}: {error.strerror}; "
+                "name another file with --edge-lock"
+            ) from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise EdgecheckError(f"the machine's lock {path} is no plain file")
+        if flags:
+            with contextlib.suppress(OSError):
+                os.fchmod(descriptor, 0o666)  # whatever the umask: other users lock it too
+        return descriptor
+    raise EdgecheckError(f"can't open the machine's lock {path}: its directory does not exist")

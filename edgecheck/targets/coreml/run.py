@@ -1,0 +1,178 @@
+"""Core ML: runs .mlpackage folders; on macOS by Core ML, elsewhere by the reference executor.
+
+What the executor shows is what the file computes, in PyTorch, with each operator's result rounded
+to the declared type. The part for macOS is written against coremltools' documentation and has not
+been run by us.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecheck.mil.program import DEPLOYMENT_TARGETS, Feature, Program
+from edgecheck.mil.reader import read
+from edgecheck.runtime.runner import Driver, Tensor
+
+_DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "int32": "int32"}
+_DTYPES |= {"int8": "int8"}
+_ON_MACOS = sys.platform == "darwin"
+# How far a value may be from that of its pixel, in steps between pixels.
+_OFF_GRID = 0.01
+
+
+class CoreMLDriver(Driver):
+    """A loaded ML Program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._run: Any = None
+        self._program: Program | None = None
+        self._images: dict[str, Mapping[str, Any]] = {}
+        self._probabilities = ""
+
+    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        chosen = options.get("target", {})
+        program = read(Path(path))
+        _check_target(program, chosen.get("deployment_target", ""))
+        interface = program.interfaces[program.default_function]
+        self._program, self._images = program, dict(chosen.get("images", {}))
+        self._probabilities = interface.predicted_probabilities_name
+        images = [item.name for item in interface.inputs if item.kind == "image"]
+        if unstated := sorted(set(images) - set(self._images)):
+            raise ValueError(
+                f"inputs {unstated} are images: say what a pixel means by target_options="
+                f"{{'coreml': {{'images': {{{unstated[0]!r}: {{'scale': ..., 'bias': ...}}}}}}}}"
+            )
+        if _ON_MACOS:
+            self._run = _Prediction(path, chosen.get("compute_units", "all"), images)
+        else:
+            import torch
+
+            from edgecheck.mil.evaluator import Evaluator
+
+            torch.set_num_threads(options["threads"])
+            self._run = Evaluator(program).run
+        outputs = [
+            item for item in interface.outputs if item.name != interface.predicted_feature_name
+        ]
+        inputs = [_tensor(item) for item in interface.inputs]
+        return inputs, [self._output(item) for item in outputs]
+
+    def _output(self, feature: Feature) -> Tensor:
+        if feature.kind == "dictionary":
+            assert self._program is not None
+            labels = self._program.class_labels
+            return {"name": feature.name, "shape": [1, len(labels)], "dtype": "float32"}
+        if feature.kind == "array" and not feature.shape:
+            # Core ML states no shape of outputs that vary, and coremltools often none at all.
+            return {"name": feature.name, "shape": [None], "dtype": _dtype(feature)}
+        return _tensor(feature)
+
+    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        given = {
+            name: to_pixels(array, self._images[name], name) if name in self._images else array
+            for name, array in inputs.items()
+        }
+        outputs = self._run(given)
+        if self._probabilities:
+            assert self._program is not None
+            found = outputs[self._probabilities]
+            row = [found[label] for label in self._program.class_labels]
+            outputs[self._probabilities] = np.asarray([row], np.float32)
+        return {name: np.asarray(outputs[name]) for name in self._outputs}
+
+    def placement(self, feed: dict[str, str]) -> dict[str, Any]:
+        """What computes it; of Core ML's own choice between its compute units nothing is known."""
+        return {"executor": "coreml" if _ON_MACOS else "mil-reference"}
+
+
+class _Prediction:
+    """Core ML's own predict, on macOS."""
+
+    def __init__(self, path: str, compute_units: str, images: list[str]) -> None:
+        import coremltools
+
+        units = getattr(coremltools.ComputeUnit, compute_units.upper())
+        self._model = coremltools.models.MLModel(path, compute_units=units)
+        self._images = images
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+        given: dict[str, Any] = {
+            name: _picture(array) if name in self._images else array
+            for name, array in inputs.items()
+        }
+        found: dict[str, Any] = self._model.predict(given)
+        return found
+
+
+def _picture(pixels: np.ndarray) -> Any:
+    """A PIL image of (1, channels, height, width) pixels, which is what predict takes."""
+    from PIL import Image
+
+    rows = pixels[0].astype(np.uint8)
+    return Image.fromarray(rows[0] if len(rows) == 1 else rows.transpose(1, 2, 0))
+
+
+def to_pixels(array: np.ndarray, image: Mapping[str, Any], name: str) -> np.ndarray:
+    """The pixels, 0 to 255 in float32, of values that Core ML makes of them.
+
+    Core ML computes ``scale * pixel + bias`` of each channel (coremltools, ImageType).
+
+    Args:
+        array: (1, channels, height, width).
+        image: ``scale`` and ``bias`` (a number, or one a channel).
+
+    Raises:
+        ValueError: the values are not those of pixels.
+    """
+    scale = float(image.get("scale", 1.0))
+    bias = np.asarray(image.get("bias", 0.0), np.float64)
+    bias = bias.reshape(1, -1, 1, 1) if bias.ndim else bias
+    exact = (np.asarray(array, np.float64) - bias) / scale
+    pixels = np.rint(exact)
+    off = float(np.abs(exact - pixels).max(initial=0.0))
+    low, high = float(pixels.min(initial=0.0)), float(pixels.max(initial=0.0))
+    if off > _OFF_GRID or low < 0 or high > 255:
+        raise ValueError(
+            f"input {name!r} is an image, but its values are not {scale:g} * pixel + bias for "
+            f"pixels 0 to 255 (found {low:g} to {high:g}, off by up to {off:.2g} of a step): "
+            f"declare Input({name!r}, ..., step={scale:g}), and give samples that are pixels"
+        )
+    return pixels.astype(np.float32)
+
+
+def _tensor(feature: Feature) -> Tensor:
+    if feature.kind == "image":
+        shape: list[int | None] = list(feature.shape)
+        return {"name": feature.name, "shape": shape, "dtype": "float32"}
+    if feature.kind != "array":
+        raise ValueError(f"{feature.name!r} is a {feature.kind}, which is not handled")
+    shape = list(feature.shape)
+    if feature.flexible:
+        ranges = feature.ranges or tuple(zip(*feature.enumerated_shapes, strict=True))
+        shape = [sizes[0] if len(set(sizes)) == 1 else None for sizes in ranges]
+    return {"name": feature.name, "shape": shape, "dtype": _dtype(feature)}
+
+
+def _dtype(feature: Feature) -> str:
+    if feature.dtype not in _DTYPES:
+        raise ValueError(f"{feature.name!r} holds {feature.dtype}, which is not handled")
+    return _DTYPES[feature.dtype]
+
+
+def _check_target(program: Program, wanted: str) -> None:
+    """Hold what the file needs against the deployment target that was stated.
+
+    Raises:
+        ValueError: it needs a newer one.
+    """
+    order = list(DEPLOYMENT_TARGETS.values())
+    needs = program.deployment_target
+    if wanted and (needs is None or order.index(needs) > order.index(wanted)):
+        version = needs or f"specification version {program.specification_version}"
+        raise ValueError(f"the file needs {version}, but the deployment target is {wanted}")

@@ -1,0 +1,1 @@
+"""ONNX files: what ONNX Runtime, its web build and TensorRT share."""

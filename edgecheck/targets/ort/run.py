@@ -1,0 +1,181 @@
+"""ONNX Runtime: runs .onnx files on its CPU provider, or on those that are asked for."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from edgecheck.runtime.runner import Driver, Tensor
+
+# ONNX Runtime's names of tensor types.
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    **{
+        f"tensor({sign}int{bits})": f"{sign}int{bits}"
+        for sign in ("", "u")
+        for bits in (8, 16, 32, 64)
+    },
+}
+_CPU = "CPUExecutionProvider"
+# A serialized ONNX model with one Identity node on one float (IR 8, opset 17): loading it makes the
+# runtime allocate its thread pools and arenas before a model is weighed.
+_IDENTITY = bytes.fromhex(
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a02"
+    "0801620f0a0179120a0a08080112040a02080142040a001011"
+)
+
+
+class OnnxRuntimeDriver(Driver):
+    """An inference session."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._session: Any = None
+        self._path = ""
+        self._options: dict[str, Any] = {}
+        self._providers: list[str] = []
+
+    def _session_options(self) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._options["threads"]
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if not self._options.get("optimize", True):
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options
+
+    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        self._path, self._options = path, options
+        providers = list(options.get("target", {}).get("providers", [_CPU]))
+        self._providers = providers
+        self._session = onnxruntime.InferenceSession(
+            path, self._session_options(), providers=providers
+        )
+        # An unknown or absent provider falls back to the CPU without a word.
+        if missing := [name for name in providers if name not in self._session.get_providers()]:
+            raise RuntimeError(
+                f"ONNX Runtime did not enable {missing}, asked for {providers}; this build has "
+                f"{onnxruntime.get_available_providers()}"
+            )
+        return (
+            [_tensor(item) for item in self._session.get_inputs()],
+            [_tensor(item) for item in self._session.get_outputs()],
+        )
+
+    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = list(self._outputs)
+        return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+    def _inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+        return partial(self._session.run, list(self._outputs), inputs)
+
+    def placement(self, feed: dict[str, str]) -> dict[str, Any]:
+        """Executed operators by provider, from the runtime's own profile of one inference."""
+        events, _ = self._profiled(feed, warmup=0, runs=1, limit_s=0)
+        providers = Counter(event["args"]["provider"] for event in events)
+        asked = self._providers[0]
+        left = Counter(
+            event["args"]["op_name"] for event in events if event["args"]["provider"] != asked
+        )
+        return {
+            "providers": self._session.get_providers(),
+            "asked_provider": asked,
+            "operators_by_provider": dict(sorted(providers.items())),
+            "operators": len(events),
+            "undelegated_operators": left.total(),
+            "undelegated_operators_by_type": dict(sorted(left.items())),
+        }
+
+    def profile(self, feed: dict[str, str]) -> dict[str, Any]:
+        """Times of nodes, after the runtime's graph optimizations."""
+        events, runs = self._profiled(feed, warmup=3, runs=50, limit_s=1.0)
+        rows: dict[tuple[str, str, str], list[float]] = {}
+        for event in events:
+            name = event["name"].removesuffix("_kernel_time")
+            place = (event["args"]["op_name"], name, event["args"]["provider"])
+            rows.setdefault(place, []).append(event["dur"] / 1e3)
+        return {
+            "rows": [
+                {
+                    "operator": operator,
+                    "name": name,
+                    "placed": provider,
+                    "time_ms": sum(times) / runs,
+                    "calls": len(times) / runs,
+                }
+                for (operator, name, provider), times in rows.items()
+            ],
+            "runs": runs,
+            "preferred": self._session.get_providers()[0],
+            "note": "",
+        }
+
+    def _profiled(
+        self, feed: dict[str, str], *, warmup: int, runs: int, limit_s: float
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Kernel events of up to `runs` inferences after warm-up, and how many there were."""
+        inputs = self._load_feed(feed)
+        with tempfile.TemporaryDirectory() as directory:
+            options = self._session_options()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(directory) / "profile")
+            session = onnxruntime.InferenceSession(
+                self._path, options, providers=self._session.get_providers()
+            )
+            for _ in range(warmup):
+                session.run(None, inputs)
+            done, deadline = 0, time.monotonic() + limit_s
+            while done < runs and (done < 3 or time.monotonic() < deadline):
+                session.run(None, inputs)
+                done += 1
+            events = json.loads(Path(session.end_profiling()).read_text())
+        starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+        kernels = [
+            event
+            for event in events
+            if event.get("cat") == "Node"
+            and event["name"].endswith("_kernel_time")
+            and event.get("args", {}).get("provider")
+            and event["ts"] >= starts[warmup]
+        ]
+        return kernels, done
+
+    def reported_memory(self, feed: dict[str, str]) -> dict[str, int]:
+        """The CPU arena, and the largest node's inputs, weights and outputs, from a profile.
+
+        Releases before the arena's figures are in the profile tell the node's alone.
+        """
+        events, _ = self._profiled(feed, warmup=2, runs=1, limit_s=0)
+        parts = {
+            "arena_held_bytes": ("mem_arena_held",),
+            "arena_peak_in_use_bytes": ("mem_in_use_peak",),
+            "largest_node_bytes": ("activation_size", "parameter_size", "output_size"),
+        }
+        largest = {
+            name: max(sum(int(item["args"].get(key, 0)) for key in keys) for item in events)
+            for name, keys in parts.items()
+            if events
+        }
+        return {name: size for name, size in largest.items() if size}
+
+    def warm_runtime(self) -> None:
+        onnxruntime.InferenceSession(_IDENTITY, providers=[_CPU])
+
+
+def _tensor(item: Any) -> Tensor:
+    if item.type not in _DTYPES:
+        raise ValueError(f"tensor {item.name!r} has type {item.type}, which is not handled")
+    shape = [size if isinstance(size, int) else None for size in item.shape]
+    return {"name": item.name, "shape": shape, "dtype": _DTYPES[item.type]}

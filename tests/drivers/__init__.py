@@ -1,1 +1,0 @@
-"""Tests of the runtime drivers, on the real runtimes."""
