@@ -17,7 +17,7 @@ from edgecheck.targets.common import static_arena
 
 if TYPE_CHECKING:
     from edgecheck.declare.case import Case
-    from edgecheck.devices.local import Session
+    from edgecheck.devices.local import LoadedModel
     from edgecheck.workbench import Feeds, Workbench
 
 # The core runtime of TensorFlow Lite Micro "just fits in 16 KB on an Arm Cortex M3" (its
@@ -44,7 +44,7 @@ _NAMED = 5
 def run(workbench: Workbench, case: Case) -> Verdict:
     """Build, inspect, load and try the candidate's file."""
     built = workbench.built(case)
-    contents = built.contents
+    contents = built.contents.as_data()
     if reason := contents.get("not_inspected"):
         return Verdict(Outcome.NOT_CHECKED, reason=reason)
     limits = case.limits()
@@ -75,7 +75,7 @@ def run(workbench: Workbench, case: Case) -> Verdict:
         measurements["outputs"] = [_tensor_record(item) for item in session.outputs]
         failures += _dynamic_axes(case, session)
         failures += _try_batches(workbench, case)
-        placement = session.placement(workbench.single_feed(case))
+        placement = session.placement(workbench.single_feed(case)).as_record()
         measurements["placement"] = placement
         warnings += judge_placement(placement)
         failures += judge_provider(placement)
@@ -174,7 +174,7 @@ def judge_memory(memory: Mapping[str, Any], limit: Limit | None) -> tuple[list[s
 
 def _activation_memory(case: Case, contents: Mapping[str, Any]) -> Mapping[str, Any]:
     """The plan in a file's contents, unless its one open axis is declared to be no batch."""
-    for item in case.model.inputs if case.target.keeps_dynamic_batch else ():
+    for item in case.model.inputs if case.target.files.keeps_dynamic_batch else ():
         axis = item.shape[0] if item.shape else 1
         if isinstance(axis, str) and axis != "batch":
             return {"unplanned": f"the first axis of input {item.name!r}, {axis!r}, varies"}
@@ -277,10 +277,10 @@ def _tensor_record(tensor: Mapping[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _dynamic_axes(case: Case, session: Session) -> list[str]:
+def _dynamic_axes(case: Case, session: LoadedModel) -> list[str]:
     """Dimensions declared dynamic that the file fixes, where the target could keep them."""
     assert session.binding is not None
-    if not case.target.keeps_dynamic_batch:
+    if not case.target.files.keeps_dynamic_batch:
         return []
     return [
         f"dimension {name!r} is declared dynamic, but the file fixes it to {size}"

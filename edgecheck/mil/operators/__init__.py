@@ -6,7 +6,6 @@ results. Floats come in as float32 and go out so; the evaluator rounds them to t
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,27 +14,31 @@ from edgecheck.mil.call import Call
 
 Handler = Callable[[Call], Any]
 
-_MODULES = (
-    "activation",
-    "compression",
-    "convolution",
-    "elementwise",
-    "image",
-    "indexing",
-    "linear",
-    "normalization",
-    "pooling",
-    "recurrent",
-    "reduction",
-    "shaping",
-    "sorting",
-)
-
 
 @cache
 def handlers() -> dict[str, Handler]:
     """Every handler by operator."""
-    found: dict[str, Handler] = {}
-    for name in _MODULES:
-        found.update(importlib.import_module(f"edgecheck.mil.operators.{name}").HANDLERS)
-    return found
+    from edgecheck.mil.operators import (
+        activation,
+        compression,
+        convolution,
+        elementwise,
+        image,
+        indexing,
+        linear,
+        normalization,
+        pooling,
+        recurrent,
+        reduction,
+        shaping,
+        sorting,
+    )
+
+    modules = (
+        *(activation, compression, convolution, elementwise, image, indexing, linear),
+        *(normalization, pooling, recurrent, reduction, shaping, sorting),
+    )
+    by_operator: dict[str, Handler] = {}
+    for module in modules:
+        by_operator.update(module.HANDLERS)
+    return by_operator
