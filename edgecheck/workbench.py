@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from edgecheck.build.artifact_cache import Store
-from edgecheck.build.builder import ArtifactBuilder, Built, own_source, qat_name
+from edgecheck.build.builder import ArtifactBuilder, Built
+from edgecheck.build.sources import own_source, qat_name
 from edgecheck.capture import data
 from edgecheck.capture.client import Sources, existing, is_onnx
 from edgecheck.declare.case import Case

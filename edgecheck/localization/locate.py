@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecheck.build.builder import own_source, qat_name
+from edgecheck.build.sources import own_source, qat_name
 from edgecheck.capture import data
 from edgecheck.capture.client import existing, is_onnx
 from edgecheck.declare.model import Artifact, Source, artifact_key
