@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -18,6 +19,23 @@ import pytest
 # Side by side, torch's threads would spend their time waiting for each other's cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Left out by --quick, with what uses the judge fixture: packages that take a second or more.
+_HEAVY = (
+    *("torch", "torchao", "onnx", "onnxruntime", "tensorflow", "keras", "coremltools"),
+    *("executorch", "litert_torch", "ai_edge_litert", "sklearn", "playwright"),
+    "edgecheck.testing",  # whose tests build files
+)
+_ANY_HEAVY = f"(?:{'|'.join(map(re.escape, _HEAVY))})"
+_IMPORTS_HEAVY = re.compile(
+    rf"^\s*(?:import|from)\s+{_ANY_HEAVY}\b"
+    rf"|\bimportorskip\(\s*[\"']{_ANY_HEAVY}\b"
+    r"|^\s*(?:async )?def \w+\([^)]*\bjudge\b[^)]*\)",
+    re.MULTILINE,
+)
+_IMPORTS_HELPER = re.compile(
+    r"^\s*from (tests|suites|fixtures|benchmarks)((?:\.\w+)*) import (.*)", re.MULTILINE
+)
 
 # A classifier with fixed weights: all that edgecheck does, in milliseconds.
 TINY_NETWORK = """
@@ -98,6 +116,44 @@ class Judged:
 Judge = Callable[..., Judged]
 # Of packages that are installed besides, and have no part in edgecheck: a second a run.
 _FOREIGN_PLUGINS = ("hypothesispytest", "hydra_pytest", "jaxtyping", "anyio")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="leave out test files that import a converter or a runtime, or run whole suites",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if not config.getoption("--quick"):
+        return None
+    conftest = collection_path / "conftest.py"
+    path = conftest if conftest.is_file() else collection_path
+    own = path == Path(__file__) or path.suffix != ".py"
+    return None if own or not _heavy(path) else True
+
+
+@functools.cache
+def _heavy(path: Path) -> bool:
+    """Whether a file or its helpers name what --quick leaves out, also in suites it writes."""
+    text = path.read_text(encoding="utf-8")
+    if _IMPORTS_HEAVY.search(text):
+        return True
+    return any(_heavy(helper) for helper in _helpers(path, text))
+
+
+def _helpers(path: Path, text: str) -> Iterator[Path]:
+    """The modules of this repository, other than edgecheck's, that a test file imports."""
+    root = Path(__file__).parents[1]
+    for package, inner, names in _IMPORTS_HELPER.findall(text):
+        base = root.joinpath(package, *inner.split(".")[1:])
+        parts = [base, *(base / name.split()[0] for name in names.split(",") if name.strip("( "))]
+        for part in parts:
+            module = part.with_suffix(".py")
+            if module.is_file() and module not in (path, Path(__file__)):
+                yield module
 
 
 @pytest.fixture(scope="session", autouse=True)
