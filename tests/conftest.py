@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Side by side, torch's threads would spend their time waiting for each other's cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+_QUICK_EXAMPLES = 10
 # Left out by --quick, with what uses the judge fixture: packages that take a second or more.
 _HEAVY = (
     *("torch", "torchao", "onnx", "onnxruntime", "tensorflow", "keras", "coremltools"),
@@ -133,6 +135,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     path = conftest if conftest.is_file() else collection_path
     own = path == Path(__file__) or path.suffix != ".py"
     return None if own or not _heavy(path) else True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under --quick no PostgreSQL server is started, and laws are tried on fewer examples."""
+    if not config.getoption("--quick"):
+        return
+    server = [item for item in items if "postgresql" in item.nodeid]
+    config.hook.pytest_deselected(items=server)
+    items[:] = [item for item in items if item not in server]
+    for item in items:
+        law = getattr(item, "obj", None)
+        own = getattr(law, "_hypothesis_internal_use_settings", None)
+        if own is not None:
+            few = hypothesis.settings(own, max_examples=min(own.max_examples, _QUICK_EXAMPLES))
+            law = getattr(law, "__func__", law)
+            law._hypothesis_internal_use_settings = few
 
 
 @functools.cache
