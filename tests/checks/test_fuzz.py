@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shlex
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgecheck import workbench
 from edgecheck.checks import fuzz
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
@@ -59,34 +61,41 @@ def save(path: Path, nodes: list[Any], batch: int | str = "batch") -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     folder = tmp_path_factory.mktemp("run")
     settings = Settings(folder / "cache", folder / "scratch", lock=folder / "lock", sharers=2)
-    made = Workbench(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workbench, "_WARM_DEVICES", 12)  # graphs stay loaded for the next test
+        made = Workbench(settings)
     yield made
     made.close()
 
 
 @pytest.fixture
 def measure(run: Workbench, tmp_path: Path) -> Iterator[Measure]:
-    """What adversarial inputs show of a graph whose reference is another one."""
+    """What adversarial inputs show of a graph whose reference is another one.
+
+    The same graphs without a name are the same candidate in all tests.
+    """
     before = run.settings
 
     def measured(
         candidate: list[Any],
         reference: list[Any] = DOUBLE,
         *,
-        name: str = "m",
+        name: str = "",
         precision: str = "fp32",
         budget: Budget | None = None,
         batch: int | str = "batch",
         **changes: Any,
     ) -> Evidence:
         run.settings = replace(before, **{"fuzz": 60, "fuzz_folder": tmp_path / "kept", **changes})
+        shared = repr((candidate, reference, precision, batch)).encode()
+        model_name = f"{tmp_path.name}-{name}" if name else hashlib.sha256(shared).hexdigest()[:12]
         model = Model(
             save(tmp_path / f"{name}-reference.onnx", reference),
             inputs=[Input("x", ("batch", 4), low=0, high=1)],
             outputs=["y"],
             artifacts={("ort", precision): save(tmp_path / f"{name}.onnx", candidate, batch)},
         )
-        case = Case(f"{tmp_path.name}-{name}", "", ORT, precision, model, budget or Budget())
+        case = Case(model_name, "", ORT, precision, model, budget or Budget())
         return fuzz.measure(run, case)
 
     yield measured
@@ -204,10 +213,10 @@ def test_an_input_of_another_model_is_an_error_to_replay_and_a_warning_where_kep
 ) -> None:
     path = fuzz.save(arrays, tmp_path, "other")
     with pytest.raises(EdgecheckError) as caught:
-        measure(DOUBLE, replay=path)
+        measure(DOUBLE, name="m", replay=path)
     assert str(caught.value).endswith(says)
     fuzz.save(arrays, tmp_path / "kept", f"{tmp_path.name}-m-ort-fp32")
-    (warning,) = measure(DOUBLE, fuzz=5).warnings
+    (warning,) = measure(DOUBLE, name="m", fuzz=5).warnings
     assert "is not tried, delete it" in warning and warning.endswith(says)
 
 
