@@ -89,7 +89,7 @@ def test_a_stale_waiver_is_told_and_fails_by_option(judge: Judge) -> None:
 
 def test_a_narrower_run_makes_no_waiver_wrong_or_stale(judge: Judge) -> None:
     suite = SUITE.replace('size="1 B"', "")
-    suite += "class TestOther(Conformance):\n    model = file_model()\n"
+    suite += "class TestOther(Conformance):\n    model = model()\n"  # ships to tflite too
     file = (
         waivers(model="other", target="tflite", precision="fp16", check="latency")
         + waivers(model="tiny", target="ort", precision="fp32", check="[ep]*")
@@ -110,7 +110,9 @@ def test_waivers_for_what_there_is_not_are_errors(judge_within: Judge) -> None:
     }
     right = waivers()
     file = right + "".join(right.replace("[[waiver]]", f"[[waiver]]\n{line}") for line in wrong)
-    run = judge_within(SUITE, *ONLY, waivers__toml=file)
+    shipped = 'artifacts={"ort": HERE / "tiny_file.onnx", "tflite": "tiny.tflite"}'
+    suite = SUITE.replace("file_model()", f"file_model({shipped})")
+    run = judge_within(suite, *ONLY, waivers__toml=file)
     assert run.status == pytest.ExitCode.USAGE_ERROR
     told = " ".join(run.output.split())
     for number, says in enumerate(wrong.values(), 2):
