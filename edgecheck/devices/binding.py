@@ -14,7 +14,8 @@ from typing import Any
 from edgecheck.declare.model import Artifact, Input
 from edgecheck.errors import ArtifactError
 
-# A tensor of a file: name, shape with None on dynamic axes, dtype, scale (see `edgecheck.runtime.runner`).
+# A tensor of a file: name, shape with None on dynamic axes, dtype, scale (see
+# `edgecheck.runtime.runner`).
 FileTensor = Mapping[str, Any]
 
 
