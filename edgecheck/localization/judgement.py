@@ -24,8 +24,8 @@ from edgecheck.runtime.trace import INPUT, Step
 MULTIPLE = {"fp32": 30.0, "fp16": 4.0}
 _QUANTIZED_MULTIPLE = 4.0
 # Errors below these agree whatever the rounding: runtimes approximate exponentials, and quantizers
-# take their ranges from other data: the worst samples of a clean file were seen 6 % off at its first
-# layer.
+# take their ranges from other data: the worst samples of a clean file were seen 6 % off at its
+# first layer.
 FLOOR = {"fp32": 3e-6, "fp16": 1e-3}
 _QUANTIZED_FLOOR = 0.1
 # The same once something is known to be broken, so that an error that later layers dampen is found
