@@ -83,7 +83,7 @@ def _beyond(
     workbench: Workbench,
     case: Case,
     verdict: Verdict,
-    found: reference_baselines.Floors,
+    found: reference_baselines.Baselines,
     limits: Mapping[str, Mapping[str, Limit]],
 ) -> Verdict:
     """The verdict with what shows on inputs that are adversarial, or run again."""
@@ -130,7 +130,7 @@ def judge(
     *,
     seed: int,
     inputs: list[str],
-    found: reference_baselines.Floors = reference_baselines.NONE,
+    found: reference_baselines.Baselines = reference_baselines.NONE,
 ) -> Verdict:
     """Hold each output's agreement against its limits.
 
