@@ -100,7 +100,7 @@ def _loaded(data: Any) -> Any:
 
 
 def _store(data: Any, inputs: Sequence[Input], directory: Path, what: str, pairs: bool) -> _Stored:
-    """Store data by the writer of its form; `pairs` says that it has to bring its labels."""
+    """Store data by the writer of its form; `pairs` if it has to bring its labels."""
     if _is_array(data):
         data = _by_only_input(data, inputs, what)
     if isinstance(data, Mapping):
@@ -135,7 +135,7 @@ def _store_arrays(
 
 
 def _store_samples(data: Any, inputs: Sequence[Input], directory: Path, what: str) -> _Stored:
-    """Write an iterable of samples or batches, ignoring what they hold beyond the inputs."""
+    """Write an iterable of samples or batches, ignoring values beyond the inputs."""
     with _SampleWriter(inputs, directory) as writer:
         for position, sample in enumerate(_entries(data)):
             writer.append(sample, f"{what} sample {position}")

@@ -204,7 +204,7 @@ def _floor(floor: Limit | None, candidate: float, metric: Metric) -> list[Compar
 
 
 def _undecided_lines(limited: _LimitedDrop, interval: Sequence[float]) -> list[str]:
-    """A line that says that the limit lies within the interval, if it does."""
+    """A line about a limit that lies within the interval, so that it decides nothing."""
     limit, scale = limited.point.limit, limited.scale
     if not interval[0] * scale < limit.value or limit.allows(interval[1] * scale):
         return []

@@ -250,7 +250,7 @@ class Trial:
         outputs: Arrays,
         expected: Arrays,
     ) -> bool | None:
-        """Whether the reference itself rounds as much on this input; None if that can't be told."""
+        """Whether the reference itself rounds as much on this input; None if that is unknown."""
         case = self._case
         source = self._workbench.reference_source(case, main=False)
         if source is None:
@@ -287,7 +287,7 @@ def _unexplained(
 
     Args:
         comparisons: those of an output that are beyond their limits.
-        rounding: whether rounding explains the error; None if that can't be told.
+        rounding: whether rounding explains the error; None if that is unknown.
     """
     stated = [item for item in comparisons if item.limit.origin != "default"]
     if rounding and not stated:

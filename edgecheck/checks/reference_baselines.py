@@ -187,7 +187,7 @@ def _noise(
     exact: Mapping[int, Mapping[str, str]],
     own: Mapping[int, Mapping[str, str]],
 ) -> tuple[Noise, str]:
-    """The noise of an output, and why it can't be told on some feed, or "".
+    """The noise of an output, and why it can't be measured on some feed, or "".
 
     Args:
         exact, own: outputs of the reference in float64 and in the candidate's arithmetic, by

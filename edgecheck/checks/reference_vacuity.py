@@ -1,7 +1,7 @@
-"""The findings of vacuity on a case: what `edgecheck.judge.vacuity` judges, gathered from runs.
+"""The findings of vacuity on a case, gathered from runs and judged by `edgecheck.judge.vacuity`.
 
-It covers the reference's outputs, how they react to changed inputs, and the user's data. A part of
-`edgecheck.checks.reference_baselines`.
+They are about the reference's outputs, how they react to changed inputs, and the user's data. This
+is a part of `edgecheck.checks.reference_baselines`.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class Model:
         evaluation: data and metric for the accuracy check.
         samples: inputs of the user's own for the parity check; by default the first of the
             evaluation or calibration data.
-        targets: what ships: precisions by target. By default all that the target has; if
+        targets: the precisions that ship, by target. By default all that the target has; if
             artifacts or builders are declared, exactly those.
         target_options: how to build for and run on a target, by target: see docs/targets.md.
         batch_sizes: batch sizes at which a dynamic batch is tried.

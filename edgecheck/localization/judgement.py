@@ -181,7 +181,7 @@ class _Match:
 
 @dataclass(frozen=True)
 class _Passed:
-    """What a step passes on to those that read it.
+    """The values that a step passes on to those that read it.
 
     Attributes:
         error: of its tensor; of what it is computed from, if the candidate does not make it.
