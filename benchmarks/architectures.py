@@ -177,7 +177,7 @@ def _convert(exported: Any, target: str, precision: str, package: Path) -> None:
     """Write the package of an exported program."""
     import coremltools
 
-    from edgecheck.targets.coreml import convert_program
+    from edgecheck.targets.coreml.build import convert_program
 
     names = {"fp32": "FLOAT32", "fp16": "FLOAT16"}
     how = {

@@ -30,7 +30,7 @@ from edgecheck.devices.local import Loadable, LocalDevice
 from edgecheck.judge.latency_statistics import CONFIDENCE, Interval, Samples, center_interval
 from edgecheck.process.lock import MachineLock, default_path
 from edgecheck.process.parent import Pool
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 
 LOW, HIGH = 0.98, 1.02
 # Edgecheck and the bare loop take turns until their ratio is known to this, but not for ever.

@@ -19,7 +19,7 @@ from benchmarks.common import Row, at_most, told
 from edgecheck.checks import boundary, reference_baselines, rerun
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 from edgecheck.workbench import Settings, Workbench
 from suites.test_digits import TestDigits
 from suites.test_mobilenet import TestMobilenet

@@ -75,7 +75,7 @@ def declared(suites: list[Path]) -> Iterator[list[Case]]:
     """The candidates of each model in the suites on ort and tflite, the model's own fp32 first."""
     from edgecheck.declare.case import Selection, expand
     from edgecheck.plugin.conformance import Conformance
-    from edgecheck.targets import find_target
+    from edgecheck.targets.registry import find_target
 
     selection = Selection(targets=(find_target("ort"), find_target("tflite")))
     for path in suites:
@@ -116,9 +116,9 @@ def judge_model(cases: list[Case], place: Path, watch: Stopwatch) -> dict[str, d
                 if source == "" and evaluation is not None:
                     scores["reference"] = score(model, batched(reference, evaluation, 64), labels)
         origin = programs[source]
-        if case.target.precisions[case.precision] == "float":
+        if case.target.build.precisions[case.precision] == "float":
             origin = float_files[case.variant, case.target.name]
-        path = place / f"{case.id}{case.target.suffix}"
+        path = place / f"{case.id}{case.target.files.suffix}"
         with watch(f"convert to {case.target.name}"):
             tools = tools_of(case)
             tools.build(
@@ -164,7 +164,7 @@ def judge_model(cases: list[Case], place: Path, watch: Stopwatch) -> dict[str, d
 
 def tools_of(case: Case) -> Any:
     """The target's converter."""
-    module, _, name = case.target.tools.partition(":")
+    module, _, name = case.target.build.builder.partition(":")
     return getattr(importlib.import_module(module), name)()
 
 

@@ -25,7 +25,7 @@ from edgecheck.devices.local import Loadable, LocalDevice
 from edgecheck.judge.verdict import Outcome
 from edgecheck.process.lock import MachineLock, default_path
 from edgecheck.process.parent import Pool
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 
 # Comparisons with so many layers more, of chain.LAYERS, and how many of them may or must be found.
 AA_COMPARISONS, AA_ALLOWED = 200, 1

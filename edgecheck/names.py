@@ -15,8 +15,6 @@ from edgecheck.errors import SelectionError
 if TYPE_CHECKING:
     pass
 
-# As `edgecheck.targets` has them; here, so that registering markers imports no target.
-TARGET_NAMES = ("ort", "tflite", "coreml", "trt", "executorch", "ort-web", "ort-webgpu")
 PRECISIONS = (
     *("fp32", "fp16", "int16x8", "int8-dynamic", "int8-weights", "int8", "int8-qat"),
     *("int4", "palettized"),

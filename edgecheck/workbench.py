@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 
 from edgecheck.build.artifact_cache import Store
-from edgecheck.build.builder import Builder, Built, own_source, qat_name
+from edgecheck.build.builder import ArtifactBuilder, Built
+from edgecheck.build.sources import own_source, qat_name
 from edgecheck.capture import data
 from edgecheck.capture.client import Sources, existing, is_onnx
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Artifact, Model, Source, artifact_key
 from edgecheck.devices.binding import Binding, bind
-from edgecheck.devices.local import Loadable, LocalDevice, Session
+from edgecheck.devices.local import Loadable, LoadedModel, LocalDevice
 from edgecheck.errors import ArtifactError
 from edgecheck.process.lock import MachineLock, default_path
 from edgecheck.process.parent import Pool, share_of_cores
 from edgecheck.process.run_cache import Once
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target, target_of_source
 
 # The user's code and each target's tools: importing what they need takes seconds.
 _WARM_WORKERS = 8
@@ -109,7 +110,7 @@ class Workbench:
             threads=settings.threads,
             cpus=settings.cpus,
         )
-        self.builder = Builder(
+        self.builder = ArtifactBuilder(
             self.workers,
             self.once,
             Store(settings.cache, settings.scratch),
@@ -139,7 +140,7 @@ class Workbench:
         """The files of the model's data (see `Sources.data`)."""
         return self.sources.data(case.model_name, case.model, what)
 
-    def session(self, case: Case) -> Session:
+    def session(self, case: Case) -> LoadedModel:
         """The candidate loaded into its runtime, its inputs and outputs matched.
 
         Raises:
@@ -383,10 +384,12 @@ class Workbench:
         assert model.source is not None
         return f"{case.model_name}:", model.source
 
-    def _onnx_reference(self, name: str, source: Source, model: Model) -> Session:
+    def _onnx_reference(self, name: str, source: Source, model: Model) -> LoadedModel:
         """An ONNX source as its own reference: with the runtime's graph optimisations off."""
-        path, ort = existing(source, "source"), find_target("ort")
-        session = self.device.open(f"reference {name}", ort, path, ort.options, optimize=False)
+        path, target = existing(source, "source"), target_of_source("onnx")
+        session = self.device.open(
+            f"reference {name}", target, path, target.options.defaults, optimize=False
+        )
         if session.binding is None:
             session.bind(
                 bind(model.inputs, model.outputs, session.inputs, session.outputs, Artifact(path))

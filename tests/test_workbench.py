@@ -17,7 +17,7 @@ from edgecheck.declare.case import Case
 from edgecheck.declare.model import Artifact, Input, Model
 from edgecheck.devices.local import Loadable
 from edgecheck.errors import EdgecheckError
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 from edgecheck.workbench import Settings, Workbench
 
 Open = Callable[[], Workbench]

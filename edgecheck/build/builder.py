@@ -32,11 +32,14 @@ from edgecheck.capture.client import Sources
 from edgecheck.capture.client import dimension_ranges
 from edgecheck.capture.client import existing
 from edgecheck.build.artifact_cache import Store
+from edgecheck.build.recipe import recipe
+from edgecheck.build.sources import own_source, program_source
 from edgecheck.digests import digest_of
 from edgecheck.digests import file_sha256
-from edgecheck.targets import Target
-from edgecheck.targets import find_target
+from edgecheck.targets.base import Inspection, Target
+from edgecheck.targets.registry import find_target
 from edgecheck.targets.common import keep_float
+from edgecheck.targets.registry import find_target
 
 # Hushes the converters' progress bars and start-up banners.
 _QUIET = {
@@ -53,7 +56,7 @@ class Built:
     """A candidate's model file.
 
     Attributes:
-        contents: what is in the file (see `edgecheck.targets.Tools.inspect`).
+        contents: what is in the file.
         declared: the user's own artifact, or one with just the path of what was built.
         gzip_bytes: its size after gzip at level 6.
         cached: whether it came from the cache; None where the user brought it.
@@ -64,13 +67,13 @@ class Built:
     sha256: str
     size_bytes: int
     gzip_bytes: int
-    contents: dict[str, Any]
+    contents: Inspection
     declared: Artifact
     cached: bool | None
     build_s: float | None
 
 
-class Builder:
+class ArtifactBuilder:
     """Gets candidates' model files, each once a run."""
 
     def __init__(
@@ -91,8 +94,8 @@ class Builder:
         """
 
         builder = find_builder(case.model, case.target.name, case.precision)
-        if case.target.shares_files and case.artifact is None and (builder is None or case.variant):
-            return self.built(replace(case, target=find_target(case.target.shares_files)))
+        if case.target.files.shared_with and case.artifact is None and (builder is None or case.variant):
+            return self.built(replace(case, target=find_target(case.target.files.shared_with)))
 
         def produce(folder: Path) -> Any:
             declared = case.artifact
@@ -104,7 +107,7 @@ class Builder:
             if builder is not None and not case.variant:
                 return self._build_with(builder, case, folder)
             source, source_digest = self._build_source(case)
-            if source.suffix == case.target.suffix and _needs_program(case):
+            if source.suffix == case.target.files.suffix and _needs_program(case):
                 return self._found(source, case)  # the source is such a file already
             return self._build(case, source, source_digest, folder)
 
@@ -114,7 +117,7 @@ class Builder:
             sha256=info["sha256"],
             size_bytes=info["size_bytes"],
             gzip_bytes=info["gzip_bytes"],
-            contents=info["contents"],
+            contents=Inspection.from_data(info["contents"]),
             declared=case.artifact or Artifact(info["path"]),
             cached=info["cached"],
             build_s=info["build_s"],
@@ -126,8 +129,8 @@ class Builder:
         None where it is not built here.
         """
         builder = find_builder(case.model, case.target.name, case.precision)
-        if case.target.shares_files and case.artifact is None and (builder is None or case.variant):
-            return self.rebuilt(replace(case, target=find_target(case.target.shares_files)))
+        if case.target.files.shared_with and case.artifact is None and (builder is None or case.variant):
+            return self.rebuilt(replace(case, target=find_target(case.target.files.shared_with)))
 
         def produce(folder: Path) -> Any:
             if case.artifact is not None:
@@ -135,9 +138,9 @@ class Builder:
             if builder is not None and not case.variant:
                 return self._build_with(builder, case, folder)["path"]
             source, _ = self._build_source(case)
-            if source.suffix == case.target.suffix and _needs_program(case):
+            if source.suffix == case.target.files.suffix and _needs_program(case):
                 return None
-            path = folder / f"{_file_stem(case)}{case.target.suffix}"
+            path = folder / f"{_file_stem(case)}{case.target.files.suffix}"
             with self._pool.once(_tools_service(case.target)) as tools:
                 self._write(tools, case, source, path, folder)
             return str(path)
@@ -148,7 +151,7 @@ class Builder:
     def _found(self, path: Path, case: Case) -> dict[str, Any]:
         """What is known of a file that was not built here, and of the files that belong to it."""
         contents = self._inspect(path, case)
-        others = [path.parent / name for name in contents.get("external_files", [])]
+        others = [path.parent / name for name in contents.external_files]
         sha256 = file_sha256(path)
         if others:
             sha256 = digest_of({"files": [sha256, *map(file_sha256, others)]})
@@ -158,17 +161,17 @@ class Builder:
             "cached": None,
             "build_s": None,
             **_sizes([path, *others]),
-            "contents": contents,
+            "contents": contents.as_data(),
         }
 
-    def _inspect(self, path: Path, case: Case) -> dict[str, Any]:
+    def _inspect(self, path: Path, case: Case) -> Inspection:
         child = self._tools(case.target)
-        contents: dict[str, Any] = child.call("inspect", timeout_s=self._timeout_s, path=str(path))
-        return contents
+        fields = child.call("inspect", timeout_s=self._timeout_s, path=str(path))
+        return Inspection.from_data(fields)
 
     def _recipe(self, target: Target) -> dict[str, str]:
         if target.name not in self._recipes:
-            self._recipes[target.name] = target.recipe()
+            self._recipes[target.name] = recipe(target)
         return self._recipes[target.name]
 
     def _tools(self, target: Target) -> Child:
@@ -197,9 +200,9 @@ class Builder:
 
         def build(path: Path) -> dict[str, Any]:
             self._write(self._tools(target), case, source, path, folder)
-            return {**_sizes([path]), "contents": self._inspect(path, case)}
+            return {**_sizes([path]), "contents": self._inspect(path, case).as_data()}
 
-        file_name = f"{_file_stem(case)}{target.suffix}"
+        file_name = f"{_file_stem(case)}{target.files.suffix}"
         entry = self._store.get_or_build(key, file_name, replace(case, trial="").candidate, build)
         return {
             "path": str(entry.path),
@@ -248,9 +251,9 @@ class Builder:
         """The program that names a candidate's layers; {} where its file's operators do."""
         if case.model.source is None and not case.variant:
             return {}
-        if self._sources.kind(*_program_source(case), case.model) != "torch":
+        if self._sources.kind(*program_source(case), case.model) != "torch":
             return {}
-        return self._sources.program(*_program_source(case), case.model)
+        return self._sources.program(*program_source(case), case.model)
 
     def layers(self, case: Case) -> list[str]:
         """The layers that ``keep_float`` may name for a candidate.
@@ -258,12 +261,12 @@ class Builder:
         Raises:
             EdgecheckError: its file is not built here, or its target has no such option.
         """
-        if case.target.shares_files:
-            return self.layers(replace(case, target=find_target(case.target.shares_files)))
+        if case.target.files.shared_with:
+            return self.layers(replace(case, target=find_target(case.target.files.shared_with)))
         builder = find_builder(case.model, case.target.name, case.precision)
         if case.artifact or (builder is not None and not case.variant):
             raise ArtifactError(_not_built(case))
-        if keep_float.OPTION not in case.target.options:
+        if keep_float.OPTION not in case.target.options.defaults:
             raise ArtifactError(f"{case.target.name} has no option {keep_float.OPTION}")
 
         def produce(folder: Path) -> Any:
@@ -287,7 +290,7 @@ class Builder:
                 timeout_s=self._timeout_s,
                 path=str(self.built(case).path),
                 program=program["path"],
-                reader=case.target.weights,
+                reader=case.target.build.weights,
             )
 
         found: dict[str, Any] = self._once(f"audit {case.candidate}", produce)
@@ -296,21 +299,21 @@ class Builder:
     def _build_source(self, case: Case) -> tuple[Path, str]:
         """The file that a build starts from, and its digest: a program or the fp32 file."""
         made_from = self._made_from(case)
-        if made_from in ("float", "onnx"):
-            maker = find_target("ort") if made_from == "onnx" else case.target
-            built = self.built(replace(case, target=maker, precision="fp32", trial=""))
+        if maker := case.target.float_file_of(made_from):
+            float_case = replace(case, target=find_target(maker), precision="fp32", trial="")
+            built = self.built(float_case)
             return built.path, built.sha256
-        program = self._sources.program(*_program_source(case), case.model)
+        program = self._sources.program(*program_source(case), case.model)
         return Path(program["path"]), program["digest"]
 
     def _made_from(self, case: Case) -> str:
         """What the precision is built from, which depends on the kind of the source."""
         model, target, precision = case.model, case.target, case.precision
-        made_from = target.precisions[precision]
-        maker = "ort" if made_from == "onnx" else target.name
-        if made_from != "torch" and not case.variant and brought(model, maker, "fp32"):
+        made_from = target.build.precisions[precision]
+        maker = target.float_file_of(made_from)
+        if maker and not case.variant and brought(model, maker, "fp32"):
             return made_from
-        kind = self._sources.kind(*_program_source(case), model)
+        kind = self._sources.kind(*program_source(case), model)
         made_from = target.made_from(precision, kind)
         if not made_from:
             raise ArtifactError(target.no_route(precision, kind))
@@ -319,7 +322,7 @@ class Builder:
     def _build_with(self, builder: object, case: Case, folder: Path) -> dict[str, Any]:
         """A file from the user's builder. Never cached: its code can't be told to be unchanged."""
         name, source = own_source(case)
-        path = folder / f"{_file_stem(case)}{case.target.suffix}"
+        path = folder / f"{_file_stem(case)}{case.target.files.suffix}"
         start = time.perf_counter()
         self._sources.build(builder, name, source, case.model, path)
         build_s = round(time.perf_counter() - start, 3)
@@ -333,12 +336,12 @@ class Builder:
 
 
 def _tools_service(target: Target) -> Service:
-    return Service(target.tools, environment=_QUIET)
+    return Service(target.build.builder, environment=_QUIET)
 
 
 def _needs_program(case: Case) -> bool:
     """Whether the target makes the precision from a program, not from its own fp32 file."""
-    return case.target.precisions[case.precision] == "torch"
+    return case.target.build.precisions[case.precision] == "torch"
 
 
 def _written(path: Path) -> bool:
@@ -348,27 +351,10 @@ def _written(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def own_source(case: Case) -> tuple[str, Source]:
-    """Name and source of the candidate itself."""
-    source = case.model.variants[case.variant] if case.variant else case.model.source
-    if source is None:
-        raise ArtifactError(f"{case.model_name} has no source to build from")
-    return f"{case.model_name}:{case.variant}", source
 
 
-def _program_source(case: Case) -> tuple[str, Source]:
-    """Name and source of the program that the candidate is built from."""
-    if case.precision != "int8-qat":
-        return own_source(case)
-    source = case.model.qat_source(case.target.name)
-    assert source is not None
-    return qat_name(case), source
 
 
-def qat_name(case: Case) -> str:
-    """Name of the QAT-converted program: one for all targets, or one for each."""
-    each = isinstance(case.model.qat, Mapping)
-    return f"{case.model_name} qat {case.target.name}" if each else f"{case.model_name} qat"
 
 
 def _not_built(case: Case) -> str:

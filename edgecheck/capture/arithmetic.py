@@ -20,7 +20,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from edgecheck.capture.base import SimulationError, story
 from edgecheck.capture.palette import palettized
 from edgecheck.names import layer_of
-from edgecheck.runtime.torch import name_outputs, select_outputs
+from edgecheck.runtime.torch import name_outputs
+from edgecheck.runtime.torch_program import select_outputs
 
 Infer = Callable[..., dict[str, np.ndarray]]
 _aten = torch.ops.aten

@@ -18,7 +18,7 @@ from edgecheck.capture.pickling import pack
 from edgecheck.declare.metrics import as_metric
 from edgecheck.declare.model import Artifact, Evaluation, Model, Source, source_kind
 from edgecheck.devices.binding import Binding, bind
-from edgecheck.devices.local import Session
+from edgecheck.devices.local import LoadedModel
 from edgecheck.digests import file_sha256
 from edgecheck.errors import ArtifactError, ChildError, DataError, EdgecheckError
 from edgecheck.process.child import one_line
@@ -151,7 +151,7 @@ class Sources:
     ) -> list[dict[str, str]]:
         """Outputs of the live source, run eagerly, as .npy paths by declared name."""
         child, _ = self._source_child(name, source, model)
-        session = Session(child, {"inputs": [], "outputs": []}, self._timeout_s)
+        session = LoadedModel(child, {"inputs": [], "outputs": []}, self._timeout_s)
         session.bind(_eager_binding(model))
         return session.run(feeds, directory, batch_size)
 
@@ -202,7 +202,7 @@ class Sources:
                 requests.append({"inputs": inputs, "directory": str(folder / str(position))})
             try:
                 child, _ = self._source_child(name, source, model)
-                session = Session(child, {"inputs": [], "outputs": []}, self._timeout_s)
+                session = LoadedModel(child, {"inputs": [], "outputs": []}, self._timeout_s)
                 session.bind(_eager_binding(model))
                 return child.call(
                     "simulate",

@@ -24,7 +24,7 @@ from edgecheck.declare.model import Input
 from edgecheck.errors import EdgecheckError
 from edgecheck.judge.agreement import Agreement
 from edgecheck.process.child import one_line
-from edgecheck.runtime.runner import Driver, Tensor
+from edgecheck.runtime.runner import Runner, Tensor
 
 
 class UserCodeError(ValueError):
@@ -38,7 +38,7 @@ _HELD = 3
 _FRAMEWORKS = ("torch", "tensorflow")
 
 
-class SourceService(Driver):
+class SourceService(Runner):
     """Live sources by name. Also runs them: the eager model is the reference of everything else."""
 
     def __init__(self) -> None:
@@ -83,10 +83,10 @@ class SourceService(Driver):
         self._held[name] = (live, declared, outputs)
         return self.use(name)
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         raise TypeError("a source is opened with open_source")
 
-    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         assert self._current is not None
         return (self._infer_with or self._current.infer)(inputs)
 
@@ -287,7 +287,7 @@ def _open_file(path: str, inputs: list[Input], outputs: list[str], what: str) ->
         raise UserCodeError(f"{what} does not exist")
     if Path(path).suffix == ".pt2":
         from edgecheck.capture.torch import LiveTorch
-        from edgecheck.runtime.torch import load_program
+        from edgecheck.runtime.torch_program import load_program
 
         return LiveTorch(load_program(path), inputs, outputs)
     from edgecheck.capture import tensorflow

@@ -15,7 +15,7 @@ from edgecheck.targets.common import static_arena
 if TYPE_CHECKING:
     from edgecheck.build.builder import Built
     from edgecheck.declare.case import Case
-    from edgecheck.devices.local import Session
+    from edgecheck.devices.local import LoadedModel
     from edgecheck.workbench import Workbench
 
 # The core runtime of TensorFlow Lite Micro "just fits in 16 KB on an Arm Cortex M3" (its
@@ -65,9 +65,10 @@ class _Result:
 def run(workbench: Workbench, case: Case) -> Verdict:
     """Build, inspect, load and try the candidate's file."""
     built = workbench.built(case)
-    if reason := built.contents.get("not_inspected"):
+    contents = built.contents.as_data()
+    if reason := contents.get("not_inspected"):
         return Verdict(Outcome.NOT_CHECKED, reason=reason)
-    results = list(_checks(workbench, case, built))
+    results = list(_checks(workbench, case, built, contents))
     limits = case.limits()
     measured = {name: value for result in results for name, value in result.measured.items()}
     return conclude(
@@ -85,11 +86,13 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     )
 
 
-def _checks(workbench: Workbench, case: Case, built: Built) -> Iterator[_Result]:
+def _checks(
+    workbench: Workbench, case: Case, built: Built, contents: Mapping[str, Any]
+) -> Iterator[_Result]:
     """The checks of a file that was inspected, in the order of the report."""
-    contents, limits = built.contents, case.limits()
+    limits = case.limits()
     memory = _activation_memory(case, contents)
-    yield _check_contents(built, memory)
+    yield _check_contents(built, contents, memory)
     loaded = _check_loading(workbench, case, contents)
     yield loaded
     placement = loaded.measurements.get("placement")
@@ -101,9 +104,10 @@ def _checks(workbench: Workbench, case: Case, built: Built) -> Iterator[_Result]
     yield _check_lint(contents)
 
 
-def _check_contents(built: Built, memory: Mapping[str, Any]) -> _Result:
+def _check_contents(
+    built: Built, contents: Mapping[str, Any], memory: Mapping[str, Any]
+) -> _Result:
     """The sizes and contents of the file, and the findings of its inspection."""
-    contents = built.contents
     weights_bytes = sum(contents["weight_bytes"].values())
     flash_bytes = built.size_bytes + RUNTIME_FLASH_BYTES
     activation_bytes = judged_bytes(memory)
@@ -142,7 +146,7 @@ def _check_loading(workbench: Workbench, case: Case, contents: Mapping[str, Any]
     inputs = [_tensor_record(item) for item in session.inputs]
     outputs = [_tensor_record(item) for item in session.outputs]
     failures = [*_dynamic_axes(case, session), *batch_sizes.try_all(workbench, case)]
-    placement = session.placement(workbench.single_feed(case))
+    placement = session.placement(workbench.single_feed(case)).as_record()
     return _Result(
         failures=[*failures, *judge_provider(placement)],
         warnings=judge_placement(placement),
@@ -259,7 +263,7 @@ def judge_memory(memory: Mapping[str, Any], limit: Limit | None) -> tuple[list[s
 
 def _activation_memory(case: Case, contents: Mapping[str, Any]) -> Mapping[str, Any]:
     """The plan in a file's contents, unless its one open axis is declared to be no batch."""
-    for item in case.model.inputs if case.target.keeps_dynamic_batch else ():
+    for item in case.model.inputs if case.target.files.keeps_dynamic_batch else ():
         axis = item.shape[0] if item.shape else 1
         if isinstance(axis, str) and axis != "batch":
             return {"unplanned": f"the first axis of input {item.name!r}, {axis!r}, varies"}
@@ -352,10 +356,10 @@ def _tensor_record(tensor: Mapping[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _dynamic_axes(case: Case, session: Session) -> list[str]:
+def _dynamic_axes(case: Case, session: LoadedModel) -> list[str]:
     """Dimensions declared dynamic that the file fixes, although the target could keep them."""
     assert session.binding is not None
-    if not case.target.keeps_dynamic_batch:
+    if not case.target.files.keeps_dynamic_batch:
         return []
     return [
         f"dimension {name!r} is declared dynamic, but the file fixes it to {size}"

@@ -25,7 +25,9 @@ from edgecheck.judge.latency_statistics import (
     quantile_interval,
     ratio_interval,
 )
+from edgecheck.judge.operator_profile import OperatorProfile
 from edgecheck.judge.verdict import Comparison, Outcome, Verdict, conclude
+from edgecheck.runtime.results import Profile
 
 if TYPE_CHECKING:
     from edgecheck.declare.case import Case
@@ -385,10 +387,10 @@ def _details(measurements: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _profile(workbench: Workbench, case: Case) -> operator_profile.Profile:
+def _profile(workbench: Workbench, case: Case) -> OperatorProfile:
     """Where the time goes, from a run of its own: a profiler slows what it watches."""
     try:
-        found = workbench.session(case).profile(workbench.single_feed(case))
+        profile = workbench.session(case).profile(workbench.single_feed(case))
     except ChildError as error:
-        found = {"rows": [], "runs": 0, "preferred": "", "note": str(error)}
-    return operator_profile.summarize(found)
+        profile = Profile(note=str(error))
+    return operator_profile.summarize(profile)

@@ -58,7 +58,7 @@ def measure(workbench: Workbench, case: Case, noise: Mapping[str, float]) -> Evi
     (threaded,) = reopened.run([one], folder / "threads")
     found[THREADS] = _differences(before, _load(threaded))
     failures, warnings = determinism.judge(
-        case.precision, found, noise, repeats=case.target.repeats
+        case.precision, found, noise, repeats=case.target.runtime.deterministic
     )
     measured = {
         way: {name: item.as_data() for name, item in differences.items()}

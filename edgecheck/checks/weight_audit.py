@@ -39,7 +39,7 @@ def measure(
         metrics: of parity, by output.
         limits: the same; who states how far below a simulated quantization a file may be is obeyed.
     """
-    if not case.target.weights or case.precision not in weight_audit.PRECISIONS:
+    if not case.target.build.weights or case.precision not in weight_audit.PRECISIONS:
         return Evidence()
     try:
         found = workbench.builder.audited(case)

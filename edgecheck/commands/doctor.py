@@ -14,7 +14,8 @@ from typing import Any
 from edgecheck import __version__
 from edgecheck.commands.common import print_lines, table_lines
 from edgecheck.names import CHECKS
-from edgecheck.targets import Target, all_targets, find_target, versions
+from edgecheck.targets.base import Target, versions
+from edgecheck.targets.registry import all_targets, find_target
 
 
 def add(commands: Any) -> None:
@@ -38,18 +39,21 @@ def examine(target: Target) -> dict[str, Any]:
     (what runs the files), and ``not_checked`` (reason by check that can't be made here).
     """
     missing = target.missing()
-    wanted = (*target.distributions, *target.packages.values(), target.runtime)
+    wanted = (*target.build.distributions, *target.host.packages.values(), target.runtime.package)
     gaps = {} if missing else {name: target.gap(name) for name in CHECKS}
     return {
         "target": target.name,
         "title": target.title,
-        "precisions": list(target.precisions),
-        "versions": {**versions(tuple(dict.fromkeys(filter(None, wanted)))), **target.others()},
+        "precisions": list(target.build.precisions),
+        "versions": {
+            **versions(tuple(dict.fromkeys(filter(None, wanted)))),
+            **target.runtime.other_versions(),
+        },
         "missing": missing,
         "builds": not missing,
         "runs": not missing and not target.gap("run"),
-        "runtime": target.runtime,
-        "executor": target.executor or target.runtime,
+        "runtime": target.runtime.package,
+        "executor": target.runtime.executor or target.runtime.package,
         "not_checked": {name: reason for name, reason in gaps.items() if reason},
     }
 

@@ -125,7 +125,7 @@ class _Session:
 def _candidates(run: Run, suites: list[type[Conformance]]) -> dict[str, Case]:
     """All candidates that there could be on any target, by name."""
     from edgecheck.declare.case import Selection, expand
-    from edgecheck.targets import all_targets
+    from edgecheck.targets.registry import all_targets
 
     selection = Selection(tuple(all_targets().values()))
     found: dict[str, Case] = {}

@@ -1,13 +1,8 @@
-"""Budgets: the limits a user states, the profiles of device classes, and the defaults.
-
-Not for judging: `limits_for` says which limits hold for a case, `edgecheck.checks` compares.
-"""
+"""Budgets: the limits a user states, and the defaults."""
 
 from __future__ import annotations
 
 import math
-import platform
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -194,8 +189,8 @@ def _parse(name: str, value: Quantity) -> float:
 #   hundreds of times, and 0.4 kB at 20 times (allocators that settle); sustained through the
 #   series it was 0.01 kB at most. A tensor of 250 values that is never freed is 1 kB.
 _LEAK = "1 kB"
-_X86 = platform.machine() in ("x86_64", "AMD64") and sys.platform != "darwin"
-_WIDE_SUMS = ("ort", "tflite", "coreml") if _X86 else ()
+# True of cases whose runtime adds up half-precision products in float32 (`Runtime.wide_half_sums`).
+WIDE_HALF_SUMS = "wide-half-sums"
 DEFAULTS: Mapping[str, Budget] = MappingProxyType(
     {
         "fp32": Budget(
@@ -208,7 +203,7 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
         "fp16": Budget(
             accuracy_drop=0.001,
             memory_growth=_LEAK,
-            noise_ratio={"default": 10, **dict.fromkeys(_WIDE_SUMS, 3)},
+            noise_ratio={"default": 10, WIDE_HALF_SUMS: 3},
             max_relative_error=5e-2,
             sqnr_db=30,
             quantized_weights=0.5,
@@ -243,81 +238,3 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
         },
     }
 )
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A class of devices.
-
-    Attributes:
-        name: of the command line.
-        budget: limits that every model on such a device must keep.
-        precisions: what the hardware runs; None for all.
-        source: where the figures come from.
-    """
-
-    name: str
-    budget: Budget
-    precisions: tuple[str, ...] | None
-    source: str
-
-
-PROFILES: Mapping[str, Profile] = MappingProxyType(
-    {
-        profile.name: profile
-        for profile in (
-            Profile(
-                "mcu",
-                Budget(size="2 MiB", activation_memory="512 KiB", flash="2 MiB"),
-                ("int8", "int8-qat"),
-                "Cortex-M7 such as STM32F7: 2 MB flash and 512 KB SRAM, which the static plan must "
-                "fit; resident memory of this machine says nothing about it",
-            ),
-            Profile(
-                "mobile",
-                Budget(size="50 MB", latency_p95="50 ms", peak_memory="1.5 GB"),
-                None,
-                "a 50 MB download, real time at 50 ms, and iOS ends an app at about 1.5 GB",
-            ),
-            Profile(
-                "sbc",
-                Budget(latency_p95="200 ms", peak_memory="8 GB"),
-                None,
-                "Raspberry Pi 5: 8 GB; interactive at 200 ms",
-            ),
-            Profile(
-                "edge-gpu",
-                Budget(latency_p95="50 ms", peak_memory="8 GB"),
-                None,
-                "the smallest Jetson Orin: 8 GB; real time at 50 ms",
-            ),
-            Profile(
-                "edge-tpu", Budget(size="8 MB"), ("int8", "int8-qat"), "Coral: int8 only, 8 MB"
-            ),
-            Profile(
-                "browser",
-                Budget(size="20 MB", size_gzip="20 MB", latency_p95="200 ms"),
-                None,
-                "every user downloads the model; interactive at 200 ms",
-            ),
-        )
-    }
-)
-
-
-def limits_for(
-    precision: str, words: frozenset[str], budget: Budget, profile: Profile | None
-) -> dict[str, Limit]:
-    """The limits by name for a case of a precision.
-
-    What the budget states replaces the default; a profile's limit holds besides, and the
-    stricter of the two counts.
-    """
-    limits = DEFAULTS[precision].select(words, "default") if precision in DEFAULTS else {}
-    limits |= budget.select(words, "budget")
-    if profile is not None:
-        for name, limit in profile.budget.select(words, f"profile {profile.name}").items():
-            stated = limits.get(name)
-            if stated is None or not limit.allows(stated.value):
-                limits[name] = limit
-    return limits

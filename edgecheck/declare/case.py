@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgecheck.declare.budget import PROFILES, Budget, Limit, Profile, limits_for
+from edgecheck.declare.budget import DEFAULTS, WIDE_HALF_SUMS, Budget
+from edgecheck.declare.device_classes import DeviceClass
+from edgecheck.declare.limits import Limit
 from edgecheck.declare.model import (
     Artifact,
     ArtifactKey,
@@ -21,8 +23,8 @@ from edgecheck.declare.model import (
     as_artifact,
     source_kind,
 )
-from edgecheck.names import CALIBRATED, CHECKS, PRECISIONS, resolve
-from edgecheck.targets import Target
+from edgecheck.names import CALIBRATED, CHECKS, PRECISIONS
+from edgecheck.targets.base import Target
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Case:
     precision: str
     model: Model = field(repr=False)
     budget: Budget = field(repr=False)
-    profile: Profile | None = field(default=None, repr=False)
+    profile: DeviceClass | None = field(default=None, repr=False)
     unsupported: str = ""
     trial: str = ""
 
@@ -74,12 +76,17 @@ class Case:
     @property
     def options(self) -> dict[str, Any]:
         """The target's options: its defaults, and what the model says."""
-        return {**self.target.options, **self.model.target_options.get(self.target.name, {})}
+        return {
+            **self.target.options.defaults,
+            **self.model.target_options.get(self.target.name, {}),
+        }
 
     def limits(self, output: str = "") -> dict[str, Limit]:
         """The limits by name; those of one output where it is named."""
         profile = self.profile.name if self.profile else ""
         words = {self.target.name, self.precision, self.variant, output, profile} - {""}
+        if self.target.runtime.wide_half_sums:
+            words.add(WIDE_HALF_SUMS)
         return limits_for(self.precision, frozenset(words), self.budget, self.profile)
 
 
@@ -101,7 +108,7 @@ class Selection:
     precisions: tuple[str, ...] | None = None
     models: tuple[str, ...] = ()
     checks: tuple[str, ...] = CHECKS
-    profile: Profile | None = None
+    profile: DeviceClass | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,7 @@ def _precisions(model: Model, target: Target, selection: Selection) -> Sequence[
     if selection.precisions is not None:
         asked = [item for item in selection.precisions if item in shipped]
         # What the runtime does not have at all is an error where it was asked for by name.
-        absent = [item for item in selection.precisions if item not in target.precisions]
+        absent = [item for item in selection.precisions if item not in target.build.precisions]
         return list(dict.fromkeys([*asked, *absent]))
     allowed = selection.profile.precisions if selection.profile else None
     return [item for item in shipped if allowed is None or item in allowed]
@@ -183,13 +190,13 @@ def shipped_precisions(model: Model, target: Target) -> list[str]:
         keys = [artifact_key(key) for key in (*model.artifacts, *model.builders)]
         wanted = [precision for name, precision in keys if name == target.name]
     else:
-        wanted = target.precisions
+        wanted = tuple(target.build.precisions)
     return [item for item in PRECISIONS if item in set(wanted)]
 
 
 def _unsupported(target: Target, precision: str, selection: Selection) -> str:
-    if precision not in target.precisions:
-        return f"{target.name} has no {precision}; it has {', '.join(target.precisions)}"
+    if precision not in target.build.precisions:
+        return f"{target.name} has no {precision}; it has {', '.join(target.build.precisions)}"
     profile = selection.profile
     if profile and profile.precisions is not None and precision not in profile.precisions:
         return f"a {profile.name} device runs {', '.join(profile.precisions)} only, not {precision}"
@@ -198,7 +205,7 @@ def _unsupported(target: Target, precision: str, selection: Selection) -> str:
 
 def _lacks_data(model: Model, target: Target, variant: str, precision: str) -> str:
     """Why a precision can't be made of what the model declares, or ""."""
-    names = (target.name, *filter(None, [target.shares_files]))
+    names = (target.name, *filter(None, [target.files.shared_with]))
     if not variant and any(brought(model, name, precision) for name in names):
         return ""
     if precision == "int8-qat":
@@ -209,9 +216,10 @@ def _lacks_data(model: Model, target: Target, variant: str, precision: str) -> s
     if precision in CALIBRATED and model.calibration is None:
         return "no calibration data: pass calibration= to the Model"
     source = model.variants[variant] if variant else model.source
-    made_from = target.precisions[precision]
-    if made_from == "onnx":
-        names = ("ort",)
+    made_from = target.build.precisions[precision]
+    maker = target.float_file_of(made_from)
+    if made_from != "float" and maker:
+        names = (maker,)
     if made_from != "torch" and not variant and any(brought(model, n, "fp32") for n in names):
         return ""
     if source is None:
@@ -254,10 +262,19 @@ def find_builder(model: Model, target: str, precision: str) -> object | None:
     return None
 
 
-def find_profile(name: str) -> Profile:
-    """The device profile of a name.
+def limits_for(
+    precision: str, words: frozenset[str], budget: Budget, profile: DeviceClass | None
+) -> dict[str, Limit]:
+    """The limits by name for a case of a precision.
 
-    Raises:
-        SelectionError: there is none.
+    What the budget states replaces the default; a profile's limit holds besides, and the
+    stricter of the two counts.
     """
-    return PROFILES[resolve(name, PROFILES, "profile")]
+    limits = DEFAULTS[precision].select(words, "default") if precision in DEFAULTS else {}
+    limits |= budget.select(words, "budget")
+    if profile is not None:
+        for name, limit in profile.budget.select(words, f"profile {profile.name}").items():
+            stated = limits.get(name)
+            if stated is None or not limit.allows(stated.value):
+                limits[name] = limit
+    return limits

@@ -38,7 +38,7 @@ class Binding:
     fixed: Mapping[str, int]
 
     def for_driver(self) -> dict[str, Any]:
-        """Plain data, as `edgecheck.runtime.runner.Driver.bind` takes it."""
+        """Plain data, as `edgecheck.runtime.runner.Runner.bind` takes it."""
 
         def side(names: Mapping[str, str]) -> dict[str, Any]:
             return {

@@ -12,13 +12,14 @@ from edgecheck.devices.binding import Binding
 from edgecheck.errors import ChildError
 from edgecheck.process.lock import MachineLock
 from edgecheck.process.parent import Child, Pool, Service
-from edgecheck.targets import Target
+from edgecheck.runtime.results import Placement, Profile
+from edgecheck.targets.base import Target
 
 # One thread: the steadiest timing, and the same outputs whatever else the machine does.
 THREADS = 1
 
 
-class Session:
+class LoadedModel:
     """A model file loaded and bound on this machine.
 
     Attributes:
@@ -57,19 +58,15 @@ class Session:
         )
         return outputs
 
-    def placement(self, feed: Mapping[str, str]) -> dict[str, Any]:
+    def placement(self, feed: Mapping[str, str]) -> Placement:
         """Where operators run."""
-        found: dict[str, Any] = self._child.call(
-            "placement", timeout_s=self._timeout_s, feed=dict(feed)
-        )
-        return found
+        fields = self._child.call("placement_data", timeout_s=self._timeout_s, feed=dict(feed))
+        return Placement(**fields)
 
-    def profile(self, feed: Mapping[str, str]) -> dict[str, Any]:
-        """Where time goes; see `edgecheck.runtime.runner.Driver.profile`."""
-        found: dict[str, Any] = self._child.call(
-            "profile", timeout_s=self._timeout_s, feed=dict(feed)
-        )
-        return found
+    def profile(self, feed: Mapping[str, str]) -> Profile:
+        """Where time goes."""
+        fields = self._child.call("profile_data", timeout_s=self._timeout_s, feed=dict(feed))
+        return Profile.from_data(fields)
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class Loadable:
     """A model file and all it takes to run it once, as plain data for a driver.
 
     Attributes:
-        binding: see `edgecheck.runtime.runner.Driver.bind`.
+        binding: see `edgecheck.runtime.runner.Runner.bind`.
         feed: .npy path by declared input.
         options: of the target.
     """
@@ -132,7 +129,7 @@ class LocalDevice:
         self._timeout_s = timeout_s
         self._lock = lock
         self._options = {"threads": threads, "cpus": list(cpus)}
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, LoadedModel] = {}
 
     def open(
         self,
@@ -142,14 +139,14 @@ class LocalDevice:
         target_options: Mapping[str, Any],
         *,
         optimize: bool = True,
-    ) -> Session:
+    ) -> LoadedModel:
         """A session with the file loaded, the same one for the same key while its process lives.
 
         Raises:
             ChildError: the runtime refuses the file, or crashes on it.
         """
         session = self._sessions.get(key)
-        child, fresh = self._pool.get(f"device:{key}", _driver_service(target))
+        child, fresh = self._pool.get(f"device:{key}", runner_service(target))
         if session is not None and session.alive and not fresh:
             return session
         options = {"threads": THREADS, "optimize": optimize, "target": dict(target_options)}
@@ -161,7 +158,7 @@ class LocalDevice:
                 kind=error.kind,
                 log_tail=error.log_tail,
             ) from error
-        session = Session(child, info, self._timeout_s)
+        session = LoadedModel(child, info, self._timeout_s)
         self._sessions[key] = session
         return session
 
@@ -174,7 +171,7 @@ class LocalDevice:
         binding: Binding,
         *,
         threads: int,
-    ) -> Session:
+    ) -> LoadedModel:
         """The file loaded anew into the process of its session, with other threads.
 
         It is used up by the next `open`, which loads the file as always.
@@ -183,10 +180,10 @@ class LocalDevice:
             ChildError: the runtime refuses the file, or crashes on it.
         """
         self._sessions.pop(key, None)
-        child, _ = self._pool.get(f"device:{key}", _driver_service(target))
+        child, _ = self._pool.get(f"device:{key}", runner_service(target))
         options = {"threads": threads, "optimize": True, "target": dict(target_options)}
         info = child.call("load", timeout_s=self._timeout_s, path=str(path), options=options)
-        session = Session(child, info, self._timeout_s)
+        session = LoadedModel(child, info, self._timeout_s)
         session.bind(binding)
         return session
 
@@ -194,7 +191,7 @@ class LocalDevice:
     def stopwatch(self, target: Target) -> Iterator[Stopwatch]:
         """A fresh process for timing, with the machine to itself."""
         with (
-            self._pool.once(_driver_service(target), quiet=True) as child,
+            self._pool.once(runner_service(target), quiet=True) as child,
             self._lock.alone(),
         ):
             yield Stopwatch(child, self._timeout_s, self._options)
@@ -209,7 +206,7 @@ class LocalDevice:
         growth_limit_s: float,
     ) -> dict[str, Any]:
         """Memory of loading and running in a fresh process (`edgecheck.runtime.memory.measure`)."""
-        with self._pool.once(_driver_service(target)) as child:
+        with self._pool.once(runner_service(target)) as child:
             measured: dict[str, Any] = child.call(
                 "measure_memory",
                 timeout_s=self._timeout_s,
@@ -224,5 +221,9 @@ class LocalDevice:
         return measured
 
 
-def _driver_service(target: Target) -> Service:
-    return Service(target.driver, modules=target.drivers, environment={"OMP_NUM_THREADS": "1"})
+def runner_service(target: Target) -> Service:
+    """What runs a target's files in a child process, on one thread of OpenMP."""
+    runtime, environment = target.runtime, {"OMP_NUM_THREADS": "1"}
+    if runtime.needs_edgecheck:
+        return Service(runtime.runner, environment=environment)
+    return Service.sent(runtime.runner, environment)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecheck import __version__
-from edgecheck.build.builder import own_source, qat_name
+from edgecheck.build.sources import own_source, qat_name
 from edgecheck.capture.pickling import pack
 from edgecheck.checks.fuzz import digest as fuzz_digest
 from edgecheck.declare.metrics import as_metric
@@ -21,7 +21,8 @@ from edgecheck.declare.model import Artifact, Evaluation, artifact_key
 from edgecheck.digests import digest_of, file_sha256
 from edgecheck.errors import EdgecheckError
 from edgecheck.history.results import fingerprint
-from edgecheck.targets import find_target, versions
+from edgecheck.targets.base import versions
+from edgecheck.targets.registry import find_target
 
 if TYPE_CHECKING:
     from edgecheck.declare.case import Case
@@ -67,8 +68,8 @@ def _facts(
         "binding": _binding(built.declared),
         "limits": limits,
         "tools": {
-            **versions((*case.target.distributions, case.target.runtime)),
-            **case.target.others(),
+            **versions((*case.target.build.distributions, case.target.runtime.package)),
+            **case.target.runtime.other_versions(),
         },
         # A runtime's kernels differ between processors, and with them its rounding.
         "processor": [device.get(name) for name in ("system", "machine", "cpu")],

@@ -1,15 +1,14 @@
-"""Where an inference's time goes: a driver's profile summed up, and told as text.
+"""Where an inference's time goes: a runner's profile summed up, and its text.
 
-Pure. Not for judgement: profiling slows an inference (a small graph ninefold), so that only the
-shares count.
+Profiling slows an inference (a small graph ninefold), so that only the shares count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgecheck.runtime.results import Profile
 from edgecheck.units import format_time
 
 _TYPES = 8
@@ -41,7 +40,7 @@ class Operator:
 
 
 @dataclass(frozen=True)
-class Profile:
+class OperatorProfile:
     """A profile, slowest first.
 
     Attributes:
@@ -64,37 +63,34 @@ class Profile:
         return tuple(item for item in self.types if item.placed != self.preferred)
 
 
-def summarize(found: Mapping[str, Any]) -> Profile:
-    """Sum up what a driver's ``profile`` returned."""
-    rows: Sequence[Mapping[str, Any]] = found["rows"]
-    total_ms = sum(row["time_ms"] for row in rows)
+def summarize(profile: Profile) -> OperatorProfile:
+    """Sum up a runner's profile by type and place."""
+    total_ms = sum(item.time_ms for item in profile.operators)
 
     def share(time_ms: float) -> float:
         return time_ms / total_ms if total_ms else 0.0
 
     groups: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
-        groups.setdefault((row["operator"], row["placed"]), []).append(row["time_ms"])
+    for item in profile.operators:
+        groups.setdefault((item.operator, item.placed), []).append(item.time_ms)
     types = [
         Operator(operator, placed, len(times), sum(times), share(sum(times)))
         for (operator, placed), times in groups.items()
     ]
     nodes = [
-        Operator(
-            row["operator"], row["placed"], 1, row["time_ms"], share(row["time_ms"]), row["name"]
-        )
-        for row in rows
+        Operator(item.operator, item.placed, 1, item.time_ms, share(item.time_ms), item.name)
+        for item in profile.operators
     ]
-    return Profile(
-        found["runs"],
+    return OperatorProfile(
+        profile.runs,
         tuple(sorted(types, key=_slowest_first)),
         tuple(sorted(nodes, key=_slowest_first)),
-        found["preferred"],
-        found["note"],
+        profile.preferred,
+        profile.note,
     )
 
 
-def table(profile: Profile) -> str:
+def table(profile: OperatorProfile) -> str:
     """The slowest types, the slowest nodes and the fall-backs, in lines of at most 100 columns."""
     if not profile.types:
         return f"where the time goes: not known: {profile.note or 'no operator was seen'}"
@@ -128,7 +124,7 @@ def table(profile: Profile) -> str:
     return "\n".join(lines)
 
 
-def as_data(profile: Profile) -> dict[str, Any]:
+def as_data(profile: OperatorProfile) -> dict[str, Any]:
     """The profile for a report: the slowest types and the fall-backs."""
 
     def data(item: Operator) -> dict[str, Any]:
@@ -148,7 +144,7 @@ def as_data(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _fallback_line(profile: Profile) -> str:
+def _fallback_line(profile: OperatorProfile) -> str:
     share = _percent(sum(item.share for item in profile.fallbacks))
     names = ", ".join(f"{item.operator} x{item.nodes}" for item in profile.fallbacks)
     head = f"  not on {_short(profile.preferred)}: {share} of the time: "

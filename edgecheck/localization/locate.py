@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecheck.build.builder import own_source, qat_name
+from edgecheck.build.sources import own_source, qat_name
 from edgecheck.capture import data
 from edgecheck.capture.client import existing, is_onnx
 from edgecheck.declare.model import Artifact, Source, artifact_key
@@ -22,7 +22,7 @@ from edgecheck.localization import judgement, matching
 from edgecheck.names import CALIBRATED
 from edgecheck.process.parent import Child, Service
 from edgecheck.runtime import trace as traces
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import target_of_source
 
 if TYPE_CHECKING:
     from edgecheck.declare.case import Case
@@ -30,18 +30,6 @@ if TYPE_CHECKING:
     from edgecheck.workbench import Workbench
 
 _REFERENCE = "edgecheck.localization.reference:ReferenceTracer"
-_ORT = "edgecheck.targets.ort.trace:OrtTracer"
-_TRACERS = {
-    "ort": _ORT,
-    "ort-web": _ORT,
-    "ort-webgpu": _ORT,
-    "tflite": "edgecheck.targets.tflite.trace:LiteRTTracer",
-    "coreml": "edgecheck.targets.coreml.trace:CoreMLTracer",
-    "executorch": "edgecheck.targets.executorch.trace:ExecutorchTracer",
-}
-_UNAVAILABLE = {
-    "trt": "a TensorRT engine runs on its GPU only, and keeps its intermediate tensors to itself",
-}
 # In error power: inputs that show the error a tenth as well as others serve as well.
 _MUCH_WORSE = 100.0
 # Inferences that are looked into, those with the largest errors.
@@ -83,9 +71,9 @@ class Localization:
 
 def unavailable(case: Case) -> str:
     """Why a candidate can't be looked into, or ""."""
-    if case.target.name not in _TRACERS:
-        known = f"{case.target.name} candidates can't be looked into"
-        return _UNAVAILABLE.get(case.target.name, known)
+    if not case.target.runtime.tracer:
+        unknown = f"{case.target.name} candidates can't be looked into"
+        return case.target.runtime.untraceable or unknown
     return _reference_source(case)[0]
 
 
@@ -132,11 +120,10 @@ def localize(
     candidate = _trace_candidate(workbench, case, feeds, folder / "candidate")
     progress("matching layers")
     steps = tuple(map(traces.step, reference["steps"]))
-    tensors = tuple(map(traces.tensor, candidate["tensors"]))
-    judged, limits, faint = judge_traces(steps, tensors, case.precision, candidate["slack"])
+    judged, limits, faint = judge_traces(steps, candidate.tensors, case.precision, candidate.slack)
     real = _real_outputs(workbench, case, feeds, folder)
     errors = _output_errors(reference["outputs"], real["candidate"])
-    traced = _output_errors(reference["outputs"], candidate["outputs"])
+    traced = _output_errors(reference["outputs"], candidate.outputs)
     captured = _output_errors(real["reference"], reference["outputs"])
     limit = max(limits[-3:], default=judgement.FLOOR["fp32"])
     permuted = judgement.permuted_outputs(errors, limit)
@@ -148,13 +135,13 @@ def localize(
         candidate=case.candidate,
         kind=kind,
         steps=steps,
-        tensors=tensors,
+        tensors=candidate.tensors,
         judgement=judged,
         permuted=permuted,
         output_errors=own,
         calls=len(feeds),
         inputs=inputs,
-        note=candidate["note"],
+        note=candidate.note,
     )
 
 
@@ -283,9 +270,9 @@ def _trace_reference(
     timeout_s = workbench.settings.timeout_s
     arguments = {"feeds": [dict(feed) for feed in feeds], "directory": str(folder)}
     if is_onnx(source):
-        ort = find_target("ort")
-        options = {"threads": 1, "optimize": False, "target": dict(ort.options)}
-        with _child(workbench, _ORT) as child:
+        target = target_of_source("onnx")
+        options = {"threads": 1, "optimize": False, "target": dict(target.options.defaults)}
+        with _child(workbench, target.runtime.tracer) as child:
             info = _open(child, existing(source, "source"), options, timeout_s)
             own = bind(
                 case.model.inputs,
@@ -324,19 +311,19 @@ def _trace_reference(
 
 def _trace_candidate(
     workbench: Workbench, case: Case, feeds: Sequence[Mapping[str, str]], folder: Path
-) -> dict[str, Any]:
+) -> traces.Trace:
     options = {"threads": 1, "optimize": True, "target": dict(case.options)}
     binding, timeout_s = workbench.binding(case).for_driver(), workbench.settings.timeout_s
-    with _child(workbench, _TRACERS[case.target.name]) as child:
+    with _child(workbench, case.target.runtime.tracer) as child:
         _open(child, workbench.built(case).path, options, timeout_s)
         child.call("bind", timeout_s=timeout_s, binding=binding)
-        found: dict[str, Any] = child.call(
-            "trace",
+        fields = child.call(
+            "trace_data",
             timeout_s=timeout_s,
             feeds=[dict(feed) for feed in feeds],
             directory=str(folder),
         )
-    return found
+    return traces.Trace.from_data(fields)
 
 
 def _child(workbench: Workbench, service: str) -> Child:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from edgecheck.localization.rounding import Rounding, rounding_of
-from edgecheck.runtime.torch import load_program, name_outputs
+from edgecheck.runtime.torch import name_outputs
+from edgecheck.runtime.torch_program import load_program
 from edgecheck.runtime.trace import INPUT, Step, save_outputs
 
 # Converters fold these into the operator before, and no rounding comes between.

@@ -46,9 +46,9 @@ def run_of(config: pytest.Config) -> Run:
     if _RUN in config.stash:
         return config.stash[_RUN]
     from edgecheck.errors import EdgecheckError
-    from edgecheck.names import TARGET_NAMES
     from edgecheck.plugin.run import Run
-    from edgecheck.targets import all_targets
+    from edgecheck.targets import built_in_names
+    from edgecheck.targets.registry import all_targets
 
     options = _options_of(config)
     try:
@@ -59,7 +59,7 @@ def run_of(config: pytest.Config) -> Run:
             _check_reports(config, options)
     except EdgecheckError as error:
         raise pytest.UsageError(f"edgecheck: {error}") from None
-    for name in all_targets().keys() - set(TARGET_NAMES):
+    for name in all_targets().keys() - set(built_in_names()):
         config.addinivalue_line("markers", f"{name}: cases of the target {name} (edgecheck)")
     config.stash[_RUN] = run
     return run

@@ -44,9 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register markers; check what was asked for before anything runs."""
-    from edgecheck.names import CHECKS, PRECISIONS, TARGET_NAMES
+    from edgecheck.names import CHECKS, PRECISIONS
+    from edgecheck.targets import built_in_names
 
-    for name in TARGET_NAMES:
+    for name in built_in_names():
         config.addinivalue_line("markers", f"{name}: cases of the target {name} (edgecheck)")
     for name in PRECISIONS:
         config.addinivalue_line("markers", f"{name}: cases at precision {name} (edgecheck)")

@@ -299,10 +299,11 @@ class Options:
         Raises:
             SelectionError: a name does not exist, or nothing that was asked for can exist.
         """
-        from edgecheck.declare.case import Selection, find_profile
+        from edgecheck.declare.case import Selection
+        from edgecheck.declare.device_classes import find_device_class
         from edgecheck.errors import SelectionError
         from edgecheck.names import CHECKS, PRECISIONS, resolve, split_names
-        from edgecheck.targets import all_targets, find_target
+        from edgecheck.targets.registry import all_targets, find_target
 
         named = [find_target(name) for name in split_names(self.targets)]
         targets = list({target.name: target for target in named or all_targets().values()}.values())
@@ -311,7 +312,7 @@ class Options:
         ]
         checks = [resolve(name, CHECKS, "check") for name in split_names(self.checks)]
         for name in precisions:
-            if not any(name in target.precisions for target in targets):
+            if not any(name in target.build.precisions for target in targets):
                 raise SelectionError(
                     f"no selected target has precision {name!r} "
                     f"(targets: {', '.join(target.name for target in targets)})"
@@ -322,7 +323,7 @@ class Options:
             precisions=tuple(precisions) or None,
             models=tuple(split_names(self.models)),
             checks=tuple(check for check in CHECKS if not checks or check in checks),
-            profile=find_profile(self.profile) if self.profile else None,
+            profile=find_device_class(self.profile) if self.profile else None,
         )
 
 

@@ -199,7 +199,7 @@ class Reporter:
 
     def _stale_waivers(self, run: Run) -> list[str]:
         from edgecheck.history import waivers
-        from edgecheck.targets import all_targets
+        from edgecheck.targets.registry import all_targets
 
         past = run.past
         runnable = {name for name, target in all_targets().items() if not target.missing()}

@@ -19,16 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecheck.build.artifact_cache import Store
-from edgecheck.declare.budget import PROFILES
 from edgecheck.declare.case import Case, Matrix, Selection, expand
+from edgecheck.declare.device_classes import DEVICE_CLASSES
 from edgecheck.declare.model import Model, artifact_key
 from edgecheck.errors import DeclarationError, EdgecheckError
 from edgecheck.names import CHECKS, PRECISIONS, SCHEMA, resolve
 from edgecheck.plugin.options import Options
 from edgecheck.process.lock import MachineLock, default_path
 from edgecheck.report import record as records
-from edgecheck.targets import Target, all_targets
+from edgecheck.targets.base import Target
 from edgecheck.targets.common import keep_float
+from edgecheck.targets.registry import all_targets
 from edgecheck.units import parse_quantity
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Run:
                 *PRECISIONS,
                 *model.outputs,
                 *model.variants,
-                *PROFILES,
+                *DEVICE_CLASSES,
             ],
             suite.__qualname__,
         )
@@ -362,8 +363,8 @@ def _check_target_options(model: Model) -> None:
     for name, given in model.target_options.items():
         target = all_targets()[resolve(name, all_targets(), "target")]
         for option in given:
-            resolve(option, target.options, f"option of {name}")
-        if problem := target.check_options({**target.options, **given}):
+            resolve(option, target.options.defaults, f"option of {name}")
+        if problem := target.options.problem({**target.options.defaults, **given}):
             raise DeclarationError(f"target_options of {name}: {problem}")
         for key in given.get(keep_float.OPTION, {}):
             if variant := key.rpartition("/")[0]:

@@ -8,7 +8,6 @@ what the children do: that is a service class (`edgecheck.capture.torch`, `edgec
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ import execnet
 
 from edgecheck.errors import ChildError
 from edgecheck.process import child
+from edgecheck.process.modules import imported_modules, module_source
 
 LOG_TAIL_BYTES = 4000
 _START_TIMEOUT_S = 120.0
@@ -43,6 +43,11 @@ class Service:
     name: str
     modules: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def sent(cls, name: str, environment: Mapping[str, str] = MappingProxyType({})) -> Service:
+        """A service whose source is sent over, with that of the modules that it imports."""
+        return cls(name, imported_modules(name.split(":")[0]), dict(environment))
 
 
 class Child:
@@ -72,7 +77,7 @@ class Child:
                 "environment": dict(service.environment),
                 "sys_path": [] if service.modules else [str(Path.cwd()), *filter(None, sys.path)],
                 "cwd": "" if service.modules else str(Path.cwd()),
-                "modules": {name: _module_source(name) for name in service.modules},
+                "modules": {name: module_source(name) for name in service.modules},
                 "service": service.name,
             }
         )
@@ -163,14 +168,6 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _module_source(name: str) -> str:
-    """A module's source, without importing it here."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"no module {name} to send to a child process")
-    return Path(spec.origin).read_text(encoding="utf-8")
 
 
 def _describe_exit(code: int | None) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecheck import __version__
-from edgecheck.targets import Target, all_targets, versions
+from edgecheck.targets.base import Target, versions
+from edgecheck.targets.registry import all_targets
 
 if TYPE_CHECKING:
     from edgecheck.build.builder import Built
@@ -169,10 +170,10 @@ def device(target: Target, threads: int, cpus: Sequence[int]) -> Record:
     Neither the runtime's patch level nor the system's is part of it, nor what this machine is
     called: two alike give numbers that can be compared.
     """
-    executor = {"executor": target.executor} if target.executor else {}
-    known = {**target.others(), **versions((target.runtime,))} if target.runtime else {}
-    found = known.get(target.runtime, "")
-    runtime = ".".join(found.split(".")[:2])
+    runtime = target.runtime
+    executor = {"executor": runtime.executor} if runtime.executor else {}
+    known = {**runtime.other_versions(), **versions((runtime.package,))} if runtime.package else {}
+    version = ".".join(known.get(runtime.package, "").split(".")[:2])
     return {
         "system": platform.system(),
         "machine": platform.machine(),
@@ -180,7 +181,7 @@ def device(target: Target, threads: int, cpus: Sequence[int]) -> Record:
         "cores": os.cpu_count(),
         "threads": threads,
         "cpus": list(cpus),
-        "runtime": f"{target.runtime} {runtime}" if found else "",
+        "runtime": f"{runtime.package} {version}" if version else "",
         **executor,
     }
 
@@ -198,9 +199,10 @@ def _cpu_name() -> str:
 
 def tool_versions() -> dict[str, str]:
     """Versions of edgecheck and of the packages that decide results."""
-    names = {name for target in all_targets().values() for name in target.distributions}
-    names |= {"pytest", "numpy", "execnet", "ai-edge-litert"}
-    return {"edgecheck": __version__, **versions(tuple(sorted(names)))}
+    names = {"pytest", "numpy", "execnet"}
+    for target in all_targets().values():
+        names |= {*target.build.distributions, target.runtime.package}
+    return {"edgecheck": __version__, **versions(tuple(sorted(filter(None, names))))}
 
 
 def git_commit(directory: Path) -> Record | None:

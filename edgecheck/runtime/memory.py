@@ -15,12 +15,9 @@ import re
 import statistics
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from edgecheck.runtime.runner import Driver
 
 # Allocators and memory plans settle within a few inferences; slow models get fewer of them.
 SETTLING_RUNS = 10
@@ -36,8 +33,24 @@ _SMAPS = Path("/proc/self/smaps")
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+\s*(.*)")
 
 
+class Weighed(Protocol):
+    """What weighing needs of a runner; see `edgecheck.runtime.runner.Runner`."""
+
+    def warm_runtime(self) -> None: ...
+
+    def load(self, path: str, options: dict[str, Any]) -> dict[str, Any]: ...
+
+    def bind(self, binding: dict[str, Any]) -> None: ...
+
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+    def reported_memory(self, feed: dict[str, str]) -> dict[str, int]: ...
+
+    def _file_inputs(self, declared: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+
 def measure(
-    driver: Driver,
+    runner: Weighed,
     path: str,
     options: dict[str, Any],
     binding: dict[str, Any],
@@ -65,7 +78,7 @@ def measure(
         ``mapped_resident_bytes``: how much of the model's files is memory-mapped, and how much of
         that is resident. ``inferences``, ``held_bytes``: the growth series, memory of no file after
         so many inferences. ``reported``: what the runtime itself says (see
-        `Driver.reported_memory`).
+        `Runner.reported_memory`).
 
     Raises:
         RuntimeError: the kernel tells no such figures (not Linux).
@@ -73,22 +86,22 @@ def measure(
     if not _CLEAR_REFS.exists() or not _ROLLUP.exists():
         raise RuntimeError("peak memory needs Linux's /proc/self/clear_refs and smaps_rollup")
     _fix_thresholds()
-    driver.warm_runtime()
+    runner.warm_runtime()
     arrays = {name: np.load(file, allow_pickle=False) for name, file in feed.items()}
     gc.collect()
     before = _rollup_bytes("Rss")
     _CLEAR_REFS.write_text("5")
-    driver.load(path, options)
+    runner.load(path, options)
     load_peak = _peak_bytes()
     loaded = _rollup_bytes("Rss")
-    driver.bind(binding)
-    inputs = driver._file_inputs(arrays)
+    runner.bind(binding)
+    inputs = runner._file_inputs(arrays)
     for _ in range(runs):
-        driver._infer(inputs)
+        runner.infer(inputs)
     peak = _peak_bytes()
-    count = _settle(driver, inputs, growth_runs, growth_limit_s)
+    count = _settle(runner, inputs, growth_runs, growth_limit_s)
     steady = _rollup_bytes("Rss")
-    inferences, held = _series(driver, inputs, count)
+    inferences, held = _series(runner, inputs, count)
     mapped, mapped_resident = _mapped_bytes(Path(path))
     return {
         "runtime_bytes": before,
@@ -100,7 +113,7 @@ def measure(
         "mapped_resident_bytes": mapped_resident,
         "inferences": inferences,
         "held_bytes": held,
-        "reported": driver.reported_memory(feed),
+        "reported": runner.reported_memory(feed),
     }
 
 
@@ -117,20 +130,20 @@ def _fix_thresholds() -> None:
 
 
 def _settle(
-    driver: Driver, inputs: dict[str, np.ndarray], bounds: tuple[int, int], limit_s: float
+    runner: Weighed, inputs: dict[str, np.ndarray], bounds: tuple[int, int], limit_s: float
 ) -> int:
     """Run until memory has settled; return how many inferences fit in `limit_s`, within bounds."""
     times_s: list[float] = []
     while len(times_s) < SETTLING_RUNS and sum(times_s) < SETTLING_LIMIT_S:
         start = time.perf_counter()
-        driver._infer(inputs)
+        runner.infer(inputs)
         times_s.append(time.perf_counter() - start)
     least, most = bounds
     return max(least, min(most, int(limit_s / max(statistics.median(times_s), 1e-9))))
 
 
 def _series(
-    driver: Driver, inputs: dict[str, np.ndarray], count: int
+    runner: Weighed, inputs: dict[str, np.ndarray], count: int
 ) -> tuple[list[int], list[int]]:
     """Memory held after so many inferences, at evenly spaced points from 0 to about `count`."""
     step = math.ceil(count / READINGS)
@@ -140,7 +153,7 @@ def _series(
     inferences, held = [0], [_held_bytes()]
     while inferences[-1] < count:
         for _ in range(step):
-            driver._infer(inputs)
+            runner.infer(inputs)
         inferences.append(inferences[-1] + step)
         held.append(_held_bytes())
     gc.unfreeze()

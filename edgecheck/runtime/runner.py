@@ -1,7 +1,6 @@
-"""What all drivers share: feeding inputs in batches, timing, and weighing.
+"""What all runners share: feeding inputs in batches, timing, and weighing.
 
-Self-contained (standard library and NumPy), since it is sent to the device. Not for anything that
-a runtime does in its own way: see `Driver`'s abstract methods.
+It uses the standard library and NumPy alone, since it is sent to the device.
 """
 
 from __future__ import annotations
@@ -9,24 +8,28 @@ from __future__ import annotations
 import abc
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 from edgecheck.runtime import memory, timing
+from edgecheck.runtime.results import Placement, Profile
 
 # A tensor of the model file: name, shape (None on a dynamic axis), dtype, and for quantized tensors
 # scale and zero_point.
 Tensor = dict[str, Any]
 
 
-class Driver(abc.ABC):
-    """A model file loaded into a runtime.
+class Runner(abc.ABC):
+    """A model file loaded into a runtime: subclass it in ``run.py``.
 
-    The parent speaks in the declared names of inputs and outputs; `bind` says what they are called
-    in the file.
+    `open_file` and `infer` are to be overridden; `prepare_inference`, `placement`, `profile`,
+    `reported_memory` and `warm_runtime` may be, by runtimes that can tell more. The other methods
+    are what the parent process calls, in the declared names of inputs and outputs; `bind` says what
+    those are called in the file.
     """
 
     def __init__(self) -> None:
@@ -35,32 +38,49 @@ class Driver(abc.ABC):
         self._outputs: dict[str, Tensor] = {}
 
     @abc.abstractmethod
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-        """Load the file; return its inputs and outputs."""
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        """Load the file; return its inputs and outputs.
+
+        Args:
+            options: ``threads`` (a number), ``optimize`` (whether the runtime may rewrite the
+                graph), ``cpus`` (cores to keep to, none for all) and ``target`` (its options).
+
+        Raises:
+            Exception: the runtime refuses the file; the message is shown to users.
+        """
 
     @abc.abstractmethod
-    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One inference, in the file's names."""
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One inference, in the file's names, shapes and dtypes."""
 
-    def placement(self, feed: dict[str, str]) -> dict[str, Any]:
-        """Where operators really run: counts by provider or delegate."""
-        return {}
+    def placement(self, feed: dict[str, str]) -> Placement:
+        """Where operators really run.
 
-    def profile(self, feed: dict[str, str]) -> dict[str, Any]:
-        """Where time goes, from inferences of their own: profiling slows them, up to ninefold.
-
-        Returns ``rows`` (one an operator: ``operator`` its type, ``name``, ``placed`` the provider
-        or delegate, ``time_ms`` and ``calls`` a mean inference), ``runs`` (inferences measured),
-        ``preferred`` (the provider or delegate meant to run all), ``note`` (why there is no row).
+        Args:
+            feed: .npy path by declared input, one call.
         """
-        return {"rows": [], "runs": 0, "preferred": "", "note": "this runtime has no profiler"}
+        return Placement()
+
+    def profile(self, feed: dict[str, str]) -> Profile:
+        """Where time goes, for a feed as `placement` takes it."""
+        return Profile(note="this runtime has no profiler")
+
+    @final
+    def placement_data(self, feed: dict[str, str]) -> dict[str, Any]:
+        """The fields of `placement`."""
+        return asdict(self.placement(feed))
+
+    @final
+    def profile_data(self, feed: dict[str, str]) -> dict[str, Any]:
+        """The fields of `profile`."""
+        return self.profile(feed).as_data()
 
     def warm_runtime(self) -> None:  # noqa: B027  # most runtimes need nothing
         """Make the runtime allocate what it needs with no model at all."""
 
     def load(self, path: str, options: dict[str, Any]) -> dict[str, Any]:
         """Load a file; return ``inputs`` and ``outputs`` as lists of tensors."""
-        inputs, outputs = self._open(path, options)
+        inputs, outputs = self.open_file(path, options)
         self._inputs = {item["name"]: item for item in inputs}
         self._outputs = {item["name"]: item for item in outputs}
         return {"inputs": inputs, "outputs": outputs}
@@ -105,7 +125,7 @@ class Driver(abc.ABC):
                 name: _rows(array, start, count, fixed or count) if name in batched else array
                 for name, array in arrays.items()
             }
-            outputs = self._declared_outputs(self._infer(self._file_inputs(call)))
+            outputs = self._declared_outputs(self.infer(self._file_inputs(call)))
             for name, value in outputs.items():
                 if count == rows and step <= rows:  # the whole feed in one call: any shape will do
                     np.save(paths[name], value, allow_pickle=False)
@@ -142,9 +162,9 @@ class Driver(abc.ABC):
             declared[name] = array
         return declared
 
-    def _inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+    def prepare_inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
         """One inference to be timed, with as little of Python around it as the runtime allows."""
-        return partial(self._infer, inputs)
+        return partial(self.infer, inputs)
 
     def time_round(
         self, candidates: list[dict[str, Any]], *, duration_s: float, blocks: int
@@ -161,10 +181,10 @@ class Driver(abc.ABC):
             }
 
             def load() -> Callable[[], object]:
-                driver = type(self)()
-                driver.load(candidate["path"], candidate["options"])
-                driver.bind(candidate["binding"])
-                return driver._inference(driver._file_inputs(feed))
+                runner = type(self)()
+                runner.load(candidate["path"], candidate["options"])
+                runner.bind(candidate["binding"])
+                return runner.prepare_inference(runner._file_inputs(feed))
 
             return load
 

@@ -1,13 +1,9 @@
-"""What both sides of a localisation record: every intermediate tensor of a few calls.
-
-Plain data and .npy files, so that it crosses processes. Not for making traces: see `reference` and
-the `candidate_*` modules.
-"""
+"""Traces of a model: every intermediate tensor of a few calls, as plain data and .npy files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +58,27 @@ class Tensor:
     path: str
 
 
+@dataclass(frozen=True)
+class Trace:
+    """The intermediate tensors of a candidate in a few calls.
+
+    Attributes:
+        outputs: .npy path by declared output, (calls, *shape).
+        note: what a reader should know of how they were observed, or "".
+        slack: see `edgecheck.runtime.tracer.Tracer`.
+    """
+
+    tensors: tuple[Tensor, ...]
+    outputs: Mapping[str, str]
+    note: str = ""
+    slack: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Trace:
+        """A trace of plain data."""
+        return cls(**{**data, "tensors": tuple(map(tensor, data["tensors"]))})
+
+
 def step(data: Mapping[str, Any]) -> Step:
     """A step of plain data."""
     return Step(**{**data, "shape": tuple(data["shape"]), "sources": tuple(data["sources"])})
@@ -88,8 +105,8 @@ class Seen:
     values: Array
 
 
-def save_candidate(calls: Sequence[Sequence[Seen]], folder: Path) -> list[dict[str, Any]]:
-    """Write what was seen in each call; return the tensors as plain data.
+def save_candidate(calls: Sequence[Sequence[Seen]], folder: Path) -> tuple[Tensor, ...]:
+    """Write what was seen in each call; return the tensors.
 
     A loop may run more often in one call than in another: what is not in all of them is left out.
     """
@@ -102,8 +119,8 @@ def save_candidate(calls: Sequence[Sequence[Seen]], folder: Path) -> list[dict[s
         path = folder / f"{position}.npy"
         np.save(path, np.stack(values).astype(np.float32), allow_pickle=False)
         shape = tuple(first.values.shape)
-        tensors.append(asdict(Tensor(first.name, first.operator, shape, first.dtype, str(path))))
-    return tensors
+        tensors.append(Tensor(first.name, first.operator, shape, first.dtype, str(path)))
+    return tuple(tensors)
 
 
 def _by_occurrence(call: Sequence[Seen]) -> dict[tuple[str, int], Seen]:

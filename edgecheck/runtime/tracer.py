@@ -1,49 +1,55 @@
-"""What tracers of candidates share: they are drivers that also tell what lies between.
-
-Runs in a child process. Not for a runtime's own way of telling: see the `candidate_*` modules.
-"""
+"""What tracers share: they are runners that also show intermediate tensors."""
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
-from edgecheck.runtime.runner import Driver
-from edgecheck.runtime.trace import Array, Seen, save_candidate, save_outputs
+from edgecheck.runtime.runner import Runner
+from edgecheck.runtime.trace import Array, Seen, Trace, save_candidate, save_outputs
 
 
-class Tracer(Driver):
-    """A driver of a runtime that can be looked into. Mix it in before the driver's class."""
+class Tracer(Runner):
+    """A runner whose intermediate tensors can be seen: subclass it in ``trace.py``.
 
-    # What a reader should know of how it looks, or "".
+    Name it before the runner's class among the bases, and override `observe`.
+    """
+
+    # What a reader should know of how tensors are observed, or "".
     note = ""
     # By precision, how many times the rounding of an operator its kernels are known to make, where
     # they keep sums in less than single precision.
     slack: Mapping[str, float] = MappingProxyType({})
 
     @abc.abstractmethod
-    def _observed(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
+    def observe(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
         """One inference: all float tensors in the order of execution, and the outputs."""
 
-    def trace(self, *, feeds: list[dict[str, str]], directory: str) -> dict[str, Any]:
-        """Run feeds, each one call; return ``tensors``, ``outputs``, ``note`` and ``slack``."""
+    @final
+    def trace_data(self, *, feeds: list[dict[str, str]], directory: str) -> dict[str, Any]:
+        """The fields of `trace`."""
+        return asdict(self.trace(feeds=feeds, directory=directory))
+
+    def trace(self, *, feeds: list[dict[str, str]], directory: str) -> Trace:
+        """Run feeds, each one call: .npy paths by declared input."""
         calls, returned = [], []
         for feed in feeds:
-            seen, outputs = self._observed(self._load_feed(feed))
+            seen, outputs = self.observe(self._load_feed(feed))
             calls.append(seen)
             returned.append(self._declared_outputs(outputs))
         folder = Path(directory)
-        return {
-            "tensors": save_candidate(calls, folder),
-            "outputs": save_outputs(returned, folder),
-            "note": self.note,
-            "slack": dict(self.slack),
-        }
+        return Trace(
+            save_candidate(calls, folder),
+            save_outputs(returned, folder),
+            self.note,
+            dict(self.slack),
+        )
 
 
 def dequantized(values: Array, scale: Any, zero_point: Any, axis: int = 0) -> Array:

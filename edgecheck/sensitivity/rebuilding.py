@@ -148,7 +148,7 @@ class Rebuilder:
 
 def maker(case: Case) -> str:
     """The target that builds a candidate's file, whose options say what stays in float."""
-    return case.target.shares_files or case.target.name
+    return case.target.files.shared_with or case.target.name
 
 
 def option(case: Case, keep: Collection[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Input, Model
 from edgecheck.judge.verdict import Evidence
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 from edgecheck.workbench import Settings, Workbench
 
 node = helper.make_node

@@ -20,7 +20,7 @@ from edgecheck.declare.case import Case
 from edgecheck.declare.model import Input, Model
 from edgecheck.errors import EdgecheckError
 from edgecheck.judge.verdict import Evidence
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 from edgecheck.workbench import Settings, Workbench
 
 node = helper.make_node

@@ -27,7 +27,8 @@ from edgecheck.devices.local import Loadable
 from edgecheck.errors import ArtifactError, ChildError
 from edgecheck.judge.latency_statistics import Samples
 from edgecheck.judge.verdict import Comparison, Outcome, Verdict
-from edgecheck.targets import Target, find_target
+from edgecheck.targets.base import Target
+from edgecheck.targets.registry import find_target
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 times = st.lists(st.floats(1e-3, 1e4), min_size=1, max_size=60)

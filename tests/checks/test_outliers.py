@@ -18,7 +18,7 @@ from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Evaluation, Input, Model
 from edgecheck.judge.verdict import Outcome, Verdict
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 from edgecheck.workbench import USER_SAMPLES, Settings, Workbench
 
 SAMPLES = 200

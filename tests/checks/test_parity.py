@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgecheck.checks.parity import Agreement, compare_basics, judge
-from edgecheck.declare.budget import Budget, Limit, limits_for
+from edgecheck.declare.budget import Budget, Limit
+from edgecheck.declare.case import limits_for
 from edgecheck.names import PRECISIONS
 
 law = settings(deadline=None, derandomize=True, max_examples=50)

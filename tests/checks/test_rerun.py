@@ -16,7 +16,7 @@ from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Input, Model
 from edgecheck.judge.verdict import Evidence
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 from edgecheck.workbench import Settings, Workbench
 
 ORT = find_target("ort")
@@ -59,11 +59,11 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
 def measure(workbench: Workbench, tmp_path: Path) -> Measure:
     """What repetition shows of a graph."""
 
-    def run(nodes: list[Any], batch: int | str = "batch", driver: str = "", **model: Any) -> Any:
+    def run(nodes: list[Any], batch: int | str = "batch", runner: str = "", **model: Any) -> Any:
         target = ORT
-        if driver:
+        if runner:
             module = "tests.checks.rerun_runners"
-            target = replace(ORT, driver=f"{module}:{driver}", drivers=(*ORT.drivers, module))
+            target = replace(ORT, runtime=replace(ORT.runtime, runner=f"{module}:{runner}"))
         declared = Model(
             inputs=[Input("x", ("batch", 4))],
             outputs=["y"],
@@ -112,7 +112,7 @@ def test_one_that_varies_is_found(measure: Measure) -> None:
 
 @pytest.mark.parametrize("batch", ["batch", 1])
 def test_one_that_remembers_is_found(measure: Measure, batch: int | str) -> None:
-    found = measure(CLEAN, batch, "RememberingDriver")
+    found = measure(CLEAN, batch, "RememberingRunner")
     (failure,) = found.failures
     assert failure.startswith("output 'y' differs on the same input ")
     assert (
@@ -136,7 +136,7 @@ def test_one_that_mixes_samples_is_found_with_the_size_of_it(
 
 
 def test_one_that_depends_on_threads_is_found(measure: Measure) -> None:
-    found = measure(CLEAN, driver="ThreadedDriver")
+    found = measure(CLEAN, runner="ThreadedRunner")
     (failure,) = found.failures
     assert failure.startswith("output 'y' differs on the same input with more threads")
     assert "(0.3 % of the largest)" in failure

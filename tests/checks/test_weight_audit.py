@@ -12,7 +12,7 @@ from edgecheck.checks import weight_audit
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Input, Model
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 from tests.conftest import Judge
 from tests.localization.files import opened
 

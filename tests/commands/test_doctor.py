@@ -10,7 +10,8 @@ import pytest
 
 from edgecheck.commands.cli import main
 from edgecheck.commands.doctor import examine
-from edgecheck.targets import all_targets
+from edgecheck.targets.base import Host
+from edgecheck.targets.registry import all_targets
 from edgecheck.targets.trt import nvidia
 
 
@@ -23,7 +24,9 @@ def test_every_target_has_a_row_within_100_columns(capsys: pytest.CaptureFixture
 
 
 def test_a_package_that_is_missing_is_told_with_its_command() -> None:
-    lacking = dataclasses.replace(all_targets()["ort"], packages={"no_such_module": "no-such"})
+    lacking = dataclasses.replace(
+        all_targets()["ort"], host=Host(packages={"no_such_module": "no-such"})
+    )
     found = examine(lacking)
     assert (found["builds"], found["runs"]) == (False, False)
     assert found["missing"] == "no-such not installed: pip install 'edgecheck[ort]'"

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.declare.budget import DEFAULTS, KINDS, PROFILES, Budget, Limit, Profile, limits_for
+from edgecheck.declare.budget import DEFAULTS, KINDS, Budget, Limit
+from edgecheck.declare.case import limits_for
+from edgecheck.declare.device_classes import DEVICE_CLASSES, DeviceClass
 from edgecheck.errors import DeclarationError
 from edgecheck.names import PRECISIONS
 
@@ -301,7 +303,7 @@ def test_a_budget_for_other_cases_leaves_the_default():
 @given(st.none() | st.integers(1, 10**9), st.integers(1, 10**9))
 def test_of_budget_and_profile_the_stricter_upper_limit_holds(stated, profiled):
     budget = Budget() if stated is None else Budget(size=f"{stated} B")
-    profile = Profile("toy", Budget(size=f"{profiled} B"), None, "")
+    profile = DeviceClass("toy", Budget(size=f"{profiled} B"), None, "")
     held = limits_for("fp32", frozenset({"fp32"}), budget, profile)["size"]
     assert held.value == (profiled if stated is None else min(stated, profiled))
     from_budget = stated is not None and stated <= profiled
@@ -311,7 +313,7 @@ def test_of_budget_and_profile_the_stricter_upper_limit_holds(stated, profiled):
 @law
 @given(st.integers(1, 10**6), st.integers(1, 10**6))
 def test_of_budget_and_profile_the_stricter_lower_limit_holds(stated, profiled):
-    profile = Profile("toy", Budget(throughput=f"{profiled} /s"), None, "")
+    profile = DeviceClass("toy", Budget(throughput=f"{profiled} /s"), None, "")
     budget = Budget(throughput=f"{stated} /s")
     held = limits_for("fp32", frozenset(), budget, profile)["throughput"]
     assert held.value == max(stated, profiled)
@@ -327,14 +329,14 @@ def test_a_budget_for_a_device_class_holds_for_that_class_only():
 
 
 def test_a_profile_does_not_loosen_a_default():
-    profile = Profile("lax", Budget(accuracy_drop=0.9), None, "")
+    profile = DeviceClass("lax", Budget(accuracy_drop=0.9), None, "")
     found = limits_for("fp32", frozenset({"fp32"}), Budget(), profile)
     assert found["accuracy_drop"].value < 0.9
 
 
-@pytest.mark.parametrize("name", sorted(PROFILES))
+@pytest.mark.parametrize("name", sorted(DEVICE_CLASSES))
 def test_every_profile_is_sound(name):
-    profile = PROFILES[name]
+    profile = DEVICE_CLASSES[name]
     assert profile.name == name
     assert profile.source
     assert set(profile.precisions or ()) <= set(PRECISIONS)
@@ -343,6 +345,6 @@ def test_every_profile_is_sound(name):
 
 
 def test_the_bundled_tables_can_not_be_changed():
-    for table in (DEFAULTS, PROFILES, KINDS):
+    for table in (DEFAULTS, DEVICE_CLASSES, KINDS):
         with pytest.raises(TypeError):
             table["new"] = None  # type: ignore[index]

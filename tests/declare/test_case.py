@@ -10,19 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecheck.declare import metrics
-from edgecheck.declare.budget import PROFILES, Budget
-from edgecheck.declare.case import Case, Selection, expand, find_profile, shipped_precisions
+from edgecheck.declare.budget import Budget
+from edgecheck.declare.case import Case, Selection, expand, shipped_precisions
+from edgecheck.declare.device_classes import DEVICE_CLASSES, find_device_class
 from edgecheck.declare.model import Artifact, Evaluation, Input, Model
 from edgecheck.errors import EdgecheckError, SelectionError
 from edgecheck.names import CHECKS, PRECISIONS
-from edgecheck.targets import Target, all_targets, find_target
+from edgecheck.targets.base import Build, Files, Runtime, Target
+from edgecheck.targets.registry import all_targets, find_target
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
 TARGETS = tuple(all_targets().values())
 ORT, TFLITE = (all_targets()[name] for name in ("ort", "tflite"))
 # A runtime that has two precisions only.
-SMALL = Target("small", "Small", ".small", {"fp32": "torch", "int8": "float"})
+SMALL = Target(
+    "small",
+    "Small",
+    Files(".small"),
+    Build({"fp32": "torch", "int8": "float"}, "small:Builder"),
+    Runtime("small:Runner"),
+)
 EVALUATION = Evaluation([1], [1], metric=metrics.top1)
 
 
@@ -87,7 +95,7 @@ def selections(draw):
         tuple(draw(st.lists(targets, unique_by=lambda target: target.name, max_size=4))),
         precisions=draw(st.none() | precisions),
         models=tuple(draw(st.lists(st.sampled_from(["*", "toy", "toy:*", "x"]), max_size=2))),
-        profile=draw(st.none() | st.sampled_from(list(PROFILES.values()))),
+        profile=draw(st.none() | st.sampled_from(list(DEVICE_CLASSES.values()))),
     )
 
 
@@ -174,7 +182,7 @@ def test_variants_come_in_sorted_order_whatever_order_they_were_declared_in():
 
 
 def test_a_model_ships_all_that_a_target_has_unless_it_says_otherwise():
-    assert ids(model()) == [f"ort-{name}" for name in PRECISIONS if name in ORT.precisions]
+    assert ids(model()) == [f"ort-{name}" for name in PRECISIONS if name in ORT.build.precisions]
     assert ids(model(), SMALL) == ["small-fp32", "small-int8"]
 
 
@@ -232,11 +240,11 @@ def test_a_precision_that_the_model_does_not_ship_is_no_case():
 
 
 def test_a_profile_leaves_out_what_its_hardware_can_not_run():
-    assert ids(model(), profile=PROFILES["mcu"]) == ["ort-int8", "ort-int8-qat"]
+    assert ids(model(), profile=DEVICE_CLASSES["mcu"]) == ["ort-int8", "ort-int8-qat"]
 
 
 def test_a_precision_asked_for_by_name_against_the_profile_is_unsupported():
-    (case,) = matrix(model(), profile=PROFILES["mcu"], precisions=("fp32",)).cases
+    (case,) = matrix(model(), profile=DEVICE_CLASSES["mcu"], precisions=("fp32",)).cases
     assert "a mcu device runs int8, int8-qat only, not fp32" in case.unsupported
 
 
@@ -372,7 +380,7 @@ def test_limits_are_selected_by_the_device_class_too():
     budget = Budget(latency_p95={"default": "9 ms", "mobile": "3 ms"})
     held = {
         name: expand("toy", model(), budget, Selection((ORT,), profile=profile)).cases[0].limits()
-        for name, profile in (("none", None), *PROFILES.items())
+        for name, profile in (("none", None), *DEVICE_CLASSES.items())
     }
     assert held["mobile"]["latency_p95"].value == 3
     assert held["none"]["latency_p95"].value == held["sbc"]["latency_p95"].value == 9
@@ -391,6 +399,6 @@ def test_the_last_release_is_found_by_target_and_precision():
 
 
 def test_profiles_are_found_by_name_and_misspelt_ones_suggested():
-    assert find_profile("mcu") is PROFILES["mcu"]
+    assert find_device_class("mcu") is DEVICE_CLASSES["mcu"]
     with pytest.raises(SelectionError, match="did you mean 'edge-tpu'"):
-        find_profile("edgetpu")
+        find_device_class("edgetpu")

@@ -110,11 +110,11 @@ def seeded(name: str, seed: int) -> torch.nn.Module:
         if norms:
             drawn = samples(name, seed, CALIBRATION_COUNT)
             model.train()
-            _infer(model, drawn)
+            infer(model, drawn)
     return model.eval()
 
 
-def _infer(model: Callable[..., Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> Any:
+def infer(model: Callable[..., Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> Any:
     import torch
 
     return model(**{key: torch.from_numpy(value) for key, value in arrays.items()})

@@ -15,7 +15,8 @@ import numpy as np
 
 import edgecheck
 from edgecheck.capture import data
-from edgecheck.targets import BuildRequest, find_target
+from edgecheck.targets.base import BuildRequest
+from edgecheck.targets.registry import find_target
 from suites.test_digits import TestDigits, TestDigitsTransformer
 from suites.test_mobilenet import TestMobilenet
 from suites.test_series import TestSeries
@@ -62,7 +63,7 @@ class Bench:
 
     def sound(self, model: str, target: str, precision: str) -> Path:
         """The sound file of a candidate. Copy it before you change it."""
-        path = self._folder / "sound" / f"{model}-{precision}{find_target(target).suffix}"
+        path = self._folder / "sound" / f"{model}-{precision}{find_target(target).files.suffix}"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             self.build(self.module(model), model, target, precision, path)
@@ -95,11 +96,11 @@ class Bench:
         work.mkdir()
         source = work / "program.pt2"
         torch.capture(module, inputs, declared.outputs, declared.dims, source)
-        made_from = kind.precisions[precision]
+        made_from = kind.build.precisions[precision]
         # A file of a broken module can't start from the sound fp32 file.
         if made_from in ("float", "onnx"):
             maker = "ort" if made_from == "onnx" else target
-            source = work / f"float{find_target(maker).suffix}"
+            source = work / f"float{find_target(maker).files.suffix}"
             self._write(maker, "fp32", work / "program.pt2", source, inputs, model, work)
         found = self.samples(model) if calibration is None else calibration
         return self._write(
@@ -119,7 +120,7 @@ class Bench:
         options: Mapping[str, Any] | None = None,
     ) -> Path:
         kind, declared = find_target(target), MODELS[model]
-        module, name = kind.tools.split(":")
+        module, name = kind.build.builder.split(":")
         tools = getattr(importlib.import_module(module), name)()
         rng = np.random.default_rng(0)
         sizes = data.dimension_sizes(inputs, declared.dims, 1, None)
@@ -132,7 +133,7 @@ class Bench:
             outputs=list(declared.outputs),
             calibration=calibration and data.save_feed(calibration, work / "calibration"),
             example=data.save_feed(data.random_inputs(inputs, sizes, rng), work / "example"),
-            options={**kind.options, **(options or {})},
+            options={**kind.options.defaults, **(options or {})},
             dims={name: declared.dim_range(name) for name in sorted(named)},
         )
         tools.write(request)

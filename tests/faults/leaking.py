@@ -1,4 +1,4 @@
-"""Targets whose drivers leak: a third party's, around ONNX Runtime and LiteRT.
+"""Targets whose runners leak: a third party's, around ONNX Runtime and LiteRT.
 
 Found through the entry point in ``site/``. Model files themselves can't leak there: neither runtime
 has an operator that keeps ever more.
@@ -8,23 +8,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgecheck.targets import Target, ort, tflite
+from edgecheck.targets import ort, tflite
+from edgecheck.targets.base import Target
 
-_DRIVER = "tests.faults.leaking_runner"
 
-
-def _leaking(target: Target, driver: str) -> Target:
-    drivers = dict.fromkeys((*ort.TARGETS[0].drivers, *tflite.TARGETS[0].drivers, _DRIVER))
+def _leaking(target: Target, runner: str) -> Target:
+    runner = f"tests.faults.leaking_runner:{runner}"
     return replace(
         target,
         name=f"{target.name}-leaking",
         aliases=(),
-        drivers=tuple(drivers),
-        driver=f"{_DRIVER}:{driver}",
+        files=replace(target.files, source_kind=""),
+        runtime=replace(target.runtime, runner=runner),
     )
 
 
 TARGETS = (
-    _leaking(ort.TARGETS[0], "LeakingOnnxRuntime"),
-    _leaking(tflite.TARGETS[0], "LeakingLiteRT"),
+    _leaking(ort.TARGET, "LeakingOnnxRuntime"),
+    _leaking(tflite.TARGET, "LeakingLiteRT"),
 )

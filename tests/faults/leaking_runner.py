@@ -1,37 +1,34 @@
-"""Drivers that keep their inputs, as a log for debugging that was left on would.
-
-Sent to the device: imports drivers only.
-"""
+"""Runners that keep their inputs, as a log for debugging that was left on would."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgecheck.targets.ort.run import OnnxRuntimeDriver
-from edgecheck.targets.tflite.run import LiteRTDriver
+from edgecheck.targets.ort.run import OrtRunner
+from edgecheck.targets.tflite.run import TfliteRunner
 
 Arrays = dict[str, np.ndarray]
 
 
-class LeakingOnnxRuntime(OnnxRuntimeDriver):
+class LeakingOnnxRuntime(OrtRunner):
     """Copies them all."""
 
     def __init__(self) -> None:
         super().__init__()
         self._log: list[Arrays] = []
 
-    def _infer(self, inputs: Arrays) -> Arrays:
+    def infer(self, inputs: Arrays) -> Arrays:
         self._log.append({name: array.copy() for name, array in inputs.items()})
-        return super()._infer(inputs)
+        return super().infer(inputs)
 
 
-class LeakingLiteRT(LiteRTDriver):
+class LeakingLiteRT(TfliteRunner):
     """As bytes."""
 
     def __init__(self) -> None:
         super().__init__()
         self._log: list[list[bytes]] = []
 
-    def _infer(self, inputs: Arrays) -> Arrays:
+    def infer(self, inputs: Arrays) -> Arrays:
         self._log.append([array.tobytes() for array in inputs.values()])
-        return super()._infer(inputs)
+        return super().infer(inputs)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import edgecheck
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 from tests.faults import bench, corpus
 from tests.faults.fault import Fault
 
 
 def file_of(fault: Fault, folder: Path) -> Path:
     """Where a fault's file is."""
-    return folder / fault.name / f"planted{find_target(fault.target).suffix}"
+    return folder / fault.name / f"planted{find_target(fault.target).files.suffix}"
 
 
 def declare(folder: Path, names: set[str]) -> dict[str, type[edgecheck.Conformance]]:

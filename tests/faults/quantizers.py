@@ -22,11 +22,11 @@ def quantize_onnx(
     from onnxruntime import quantization
     from onnxruntime.quantization import QuantFormat, QuantType
 
-    from edgecheck.targets import ort
+    from edgecheck.targets.common.onnx import quantization as onnx_quantization
 
     source, prepared = path.with_suffix(".float.onnx"), path.with_suffix(".prepared.onnx")
     bench.build(module or bench.module(model), model, "ort", "fp32", source)
-    ort.prepare(str(source), str(prepared))
+    onnx_quantization.prepare(str(source), str(prepared))
     nodes = onnx.load(prepared).graph.node
     kept = [node.name for node in nodes if keep and f"{keep}.weight" in node.input]
     samples = bench.samples(model)
@@ -63,7 +63,7 @@ def quantize_tflite(
     from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
-    from edgecheck.targets import tflite
+    from edgecheck.targets.tflite import build
 
     source = path.with_suffix(".float.tflite")
     bench.build(module or bench.module(model), model, "tflite", "fp32", source)
@@ -82,7 +82,7 @@ def quantize_tflite(
         str(source), num_threads=1, qsv_update_func=qsv_utils.min_max_update
     )
     samples = data.save_feed(bench.samples(model), path.with_name("samples"))
-    key, feeds = tflite._calibration_feeds(str(source), samples)
+    key, feeds = build._calibration_feeds(str(source), samples)
     observer.calibrate({key: feeds}, manager)
     made = quantizer.Quantizer(str(source), manager.get_quantization_recipe()).quantize(
         observer.get_model_qsvs()

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case, Selection, expand
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 from edgecheck.workbench import Settings, Workbench
 from tests.faults import bench, planted
 from tests.faults.bench import MODELS, Bench

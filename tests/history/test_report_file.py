@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecheck.errors import EdgecheckError
-from edgecheck.report import json as report
+from edgecheck.history import report_file as report
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 

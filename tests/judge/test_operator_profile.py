@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecheck.judge.operator_profile import as_data, summarize, table
+from edgecheck.runtime.results import OperatorTime, Profile
 
 
-def row(operator: str, time_ms: float, name: str = "n", placed: str = "XNNPACK") -> dict[str, Any]:
-    return {"operator": operator, "name": name, "placed": placed, "time_ms": time_ms, "calls": 1.0}
+def row(operator: str, time_ms: float, name: str = "n", placed: str = "XNNPACK") -> OperatorTime:
+    return OperatorTime(operator, name, placed, time_ms, 1.0)
 
 
-def found(*rows: dict[str, Any], note: str = "") -> dict[str, Any]:
-    return {"rows": list(rows), "runs": 50, "preferred": "XNNPACK", "note": note}
+def found(*rows: OperatorTime, note: str = "") -> Profile:
+    return Profile(rows, runs=50, preferred="XNNPACK", note=note)
 
 
 ROWS = st.lists(
@@ -32,9 +31,9 @@ ROWS = st.lists(
 
 
 @given(ROWS)
-def test_shares_sum_to_one_and_nothing_is_lost(rows: list[dict[str, Any]]) -> None:
+def test_shares_sum_to_one_and_nothing_is_lost(rows: list[OperatorTime]) -> None:
     profile = summarize(found(*rows))
-    total_ms = sum(item["time_ms"] for item in rows)
+    total_ms = sum(item.time_ms for item in rows)
     for parts in (profile.types, profile.nodes):
         assert sum(part.time_ms for part in parts) == pytest.approx(total_ms)
         assert sum(part.share for part in parts) == pytest.approx(1.0 if total_ms else 0.0)
@@ -44,16 +43,16 @@ def test_shares_sum_to_one_and_nothing_is_lost(rows: list[dict[str, Any]]) -> No
 
 
 @given(ROWS)
-def test_the_text_fits_and_stays_short(rows: list[dict[str, Any]]) -> None:
+def test_the_text_fits_and_stays_short(rows: list[OperatorTime]) -> None:
     lines = table(summarize(found(*rows))).split("\n")
     assert max(map(len, lines)) <= 100
     assert len(lines) <= 2 + 8 + 1 + 3
 
 
 @given(ROWS)
-def test_fall_backs_are_what_the_preferred_place_does_not_run(rows: list[dict[str, Any]]) -> None:
+def test_fall_backs_are_what_the_preferred_place_does_not_run(rows: list[OperatorTime]) -> None:
     fallbacks = summarize(found(*rows)).fallbacks
-    expected = {(item["operator"], item["placed"]) for item in rows if item["placed"] != "XNNPACK"}
+    expected = {(item.operator, item.placed) for item in rows if item.placed != "XNNPACK"}
     assert {(item.operator, item.placed) for item in fallbacks} == expected
 
 

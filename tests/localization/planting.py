@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from edgecheck.localization import locate
 from edgecheck.localization.judgement import Judgement
 from edgecheck.localization.reference import ReferenceTracer
 from edgecheck.runtime import trace as traces
-from edgecheck.targets import all_targets
+from edgecheck.targets.registry import all_targets
 
 
 class Block(torch.nn.Module):
@@ -99,12 +100,12 @@ class Bench:
     def build(self, target: str, precision: str) -> Path:
         """The file of a precision, built once."""
         kind = all_targets()[target]
-        path = self.folder / f"{target}-{precision}{kind.suffix}"
+        path = self.folder / f"{target}-{precision}{kind.files.suffix}"
         if not path.exists():
             source = self.folder / "m.pt2"
-            if kind.precisions[precision] == "float":
+            if kind.build.precisions[precision] == "float":
                 source = self.build(target, "fp32")
-            module, name = kind.tools.split(":")
+            module, name = kind.build.builder.split(":")
             tools = getattr(__import__(module, fromlist=[name]), name)()
             tools.build(
                 precision=precision,
@@ -114,7 +115,7 @@ class Bench:
                 outputs=["scores"],
                 calibration={"image": str(self.folder / "calibration.npy")},
                 example={"image": self.feeds[0]["image"]},
-                options=dict(kind.options),
+                options=dict(kind.options.defaults),
                 dims={},
             )
         return path
@@ -148,21 +149,14 @@ def bench(name: str, folder: Path, seed: int = 0) -> Bench:
     return Bench(folder, network.layers, feeds)
 
 
-TRACERS = {
-    "ort": "OrtTracer",
-    "tflite": "LiteRTTracer",
-    "coreml": "CoreMLTracer",
-    "executorch": "ExecutorchTracer",
-}
-
-
 def judged(
     made: Bench, steps: tuple[traces.Step, ...], target: str, precision: str, path: Path
 ) -> tuple[Judgement, np.ndarray[Any, Any]]:
     """The judgement of a file, and its outputs, (calls, *shape)."""
-    module = __import__(f"edgecheck.localization.candidate_{target}", fromlist=["x"])
-    tracer = getattr(module, TRACERS[target])()
-    info = tracer.load(str(path), {"threads": 1, "target": dict(all_targets()[target].options)})
+    module, name = all_targets()[target].runtime.tracer.split(":")
+    tracer = getattr(importlib.import_module(module), name)()
+    options = dict(all_targets()[target].options.defaults)
+    info = tracer.load(str(path), {"threads": 1, "target": options})
     tracer.bind(
         {
             "inputs": {"image": {"name": info["inputs"][0]["name"], "transpose": None}},
@@ -173,10 +167,9 @@ def judged(
     )
     folder = made.folder / "candidate"
     folder.mkdir(exist_ok=True)
-    found = tracer.trace(feeds=made.feeds, directory=str(folder))
-    tensors = tuple(map(traces.tensor, found["tensors"]))
-    outputs = np.load(found["outputs"]["scores"])
-    return locate.judge_traces(steps, tensors, precision, found["slack"])[0], outputs
+    trace = tracer.trace(feeds=made.feeds, directory=str(folder))
+    outputs = np.load(trace.outputs["scores"])
+    return locate.judge_traces(steps, trace.tensors, precision, trace.slack)[0], outputs
 
 
 def distance(made: Bench, steps: tuple[traces.Step, ...], found: Judgement, layer: str) -> int:

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from edgecheck.commands.cli import schema_text
-from edgecheck.targets import all_targets
+from edgecheck.targets.registry import all_targets
 from tests.conftest import TINY_MODELS, TINY_NETWORK, Judge, Judged
 
 TINY = """

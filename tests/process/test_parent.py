@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgecheck.errors import ChildError
+from edgecheck.process.modules import imported_modules
 from edgecheck.process.parent import Child, Pool, Service, share_of_cores
-from edgecheck.targets import find_target
 
 SERVICE = """
 import ctypes, os, signal, subprocess, sys, time
@@ -174,8 +174,8 @@ def test_children_end_when_the_parent_is_killed(service: Service, tmp_path: Path
 def test_sent_modules_need_nothing_installed(tmp_path: Path) -> None:
     """Drivers run where edgecheck is not: their modules import nothing else of it."""
     service = Service(
-        "edgecheck.targets.tflite.run:LiteRTDriver",
-        modules=find_target("tflite").drivers,
+        "edgecheck.targets.tflite.run:TfliteRunner",
+        modules=imported_modules("edgecheck.targets.tflite.run"),
     )
     with Child(service, tmp_path) as child, pytest.raises(ChildError) as caught:
         child.call("load", timeout_s=60, path="/nowhere.tflite", options={"threads": 1})

@@ -31,7 +31,7 @@ from edgecheck.report.record import (
     unjudged,
     without_password,
 )
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 

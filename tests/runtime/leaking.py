@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecheck.targets.ort.run import OnnxRuntimeDriver
-from edgecheck.targets.tflite.run import LiteRTDriver
+from edgecheck.targets.ort.run import OrtRunner
+from edgecheck.targets.tflite.run import TfliteRunner
 
 LEAK_BYTES = 10_000
 
 
-class LeakingOnnxRuntime(OnnxRuntimeDriver):
+class LeakingOnnxRuntime(OrtRunner):
     """Keeps fresh bytes, in blocks that the C library allocates."""
 
     def __init__(self) -> None:
         super().__init__()
         self._kept: list[bytes] = []
 
-    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         self._kept.append(b"x" * LEAK_BYTES)
-        return super()._infer(inputs)
+        return super().infer(inputs)
 
 
-class LeakingLiteRT(LiteRTDriver):
+class LeakingLiteRT(TfliteRunner):
     """The same, in small objects of Python's own allocator."""
 
     def __init__(self) -> None:
         super().__init__()
         self._kept: list[list[bytes]] = []
 
-    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         self._kept.append([b"x" * (size - 33) for size in [500] * (LEAK_BYTES // 500)])
-        return super()._infer(inputs)
+        return super().infer(inputs)

@@ -16,15 +16,16 @@ from edgecheck.capture import torch
 from edgecheck.capture.data import dimension_sizes, random_inputs, save_feed
 from edgecheck.checks.memory import growth
 from edgecheck.declare.model import Input
+from edgecheck.devices.local import runner_service
 from edgecheck.process.parent import Child, Service
-from edgecheck.targets import find_target
-from edgecheck.targets.ort import OrtTools
-from edgecheck.targets.tflite import TfliteTools
+from edgecheck.targets.ort.build import OrtBuilder
+from edgecheck.targets.registry import find_target
+from edgecheck.targets.tflite.build import TfliteBuilder
 from fixtures import digits, series
 from tests.runtime.leaking import LEAK_BYTES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
-TOOLS: dict[str, Any] = {"ort": OrtTools, "tflite": TfliteTools}
+TOOLS: dict[str, Any] = {"ort": OrtBuilder, "tflite": TfliteBuilder}
 MODELS: dict[str, tuple[Callable[[], Any], list[Input], list[str]]] = {
     "cnn": (
         digits.trained_cnn,
@@ -59,7 +60,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any
         )
         feed = save_feed(arrays, folder / "feed")
         for target, tools in TOOLS.items():
-            output = folder / f"m{find_target(target).suffix}"
+            output = folder / f"m{find_target(target).files.suffix}"
             tools().build(
                 precision="fp32",
                 source=str(folder / "m.pt2"),
@@ -85,7 +86,7 @@ def weigh(
 ) -> dict[str, Any]:
     """Load and weigh a file in fresh processes, names matched by position."""
     found = find_target(target)
-    service = Service(found.driver, modules=found.drivers)
+    service = runner_service(found)
     with Child(service, directory) as child:
         info = child.call("load", timeout_s=60, path=str(path), options={"threads": 1})
     names = {name: info["inputs"][place]["name"] for place, name in enumerate(feed)}

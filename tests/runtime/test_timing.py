@@ -16,15 +16,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgecheck.process.parent import Child, Service
+from edgecheck.devices.local import runner_service
+from edgecheck.process.parent import Child
 from edgecheck.runtime import timing
-from edgecheck.runtime.runner import Driver
-from edgecheck.targets import find_target
-from edgecheck.targets.ort.run import OnnxRuntimeDriver
-from edgecheck.targets.tflite.run import LiteRTDriver
+from edgecheck.runtime.runner import Runner
+from edgecheck.targets.ort.run import OrtRunner
+from edgecheck.targets.registry import find_target
+from edgecheck.targets.tflite.run import TfliteRunner
 from tests.targets.tflite.graphs import Graph, model, pack
 
-DRIVERS: dict[str, type[Driver]] = {"ort": OnnxRuntimeDriver, "tflite": LiteRTDriver}
+DRIVERS: dict[str, type[Runner]] = {"ort": OrtRunner, "tflite": TfliteRunner}
 RUNTIMES = list(DRIVERS)
 
 
@@ -32,7 +33,7 @@ def candidate(
     directory: Path, target: str, layers: int = 1, width: int = 1 << 14, **options: Any
 ) -> dict[str, Any]:
     """A chain of sigmoids as a file, with its input: more layers are more work."""
-    path = directory / f"{layers}x{width}{find_target(target).suffix}"
+    path = directory / f"{layers}x{width}{find_target(target).files.suffix}"
     if target == "ort":
         path.write_bytes(_onnx_chain(layers, width).SerializeToString())
         names = ("x0", f"x{layers}")
@@ -124,7 +125,7 @@ def test_every_load_is_a_fresh_one(tmp_path: Path, target: str) -> None:
 def test_a_device_process_keeps_to_the_cores_it_is_given(tmp_path: Path, target: str) -> None:
     core = max(os.sched_getaffinity(0))
     kind = find_target(target)
-    with Child(Service(kind.driver, modules=kind.drivers), tmp_path) as child:
+    with Child(runner_service(kind), tmp_path) as child:
         found = child.call(
             "time_round",
             timeout_s=60,
@@ -146,7 +147,7 @@ def test_a_file_that_does_not_load_is_an_error_and_collection_goes_on(tmp_path: 
     broken = candidate(tmp_path, "ort")
     Path(broken["path"]).write_text("no model")
     with pytest.raises(Exception, match="rotobuf"):
-        OnnxRuntimeDriver().time_round([broken], duration_s=0.01, blocks=1)
+        OrtRunner().time_round([broken], duration_s=0.01, blocks=1)
     assert gc.isenabled()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgecheck.runtime.torch import load_program, name_outputs
+from edgecheck.runtime.torch import name_outputs
+from edgecheck.runtime.torch_program import load_program
 
 
 class Two(torch.nn.Module):

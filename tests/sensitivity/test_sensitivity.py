@@ -24,7 +24,7 @@ from edgecheck.errors import EdgecheckError
 from edgecheck.judge.verdict import Outcome, Verdict
 from edgecheck.sensitivity import description, sensitivity
 from edgecheck.sensitivity.rebuilding import Attempt
-from edgecheck.targets import find_target
+from edgecheck.targets.registry import find_target
 from edgecheck.workbench import Settings, Workbench
 
 

@@ -14,14 +14,14 @@ import torch
 from edgecheck.capture import torch as program
 from edgecheck.checks.export import judge_precision
 from edgecheck.declare.model import Input
-from edgecheck.targets import all_targets
-from edgecheck.targets.ort import OrtTools
-from edgecheck.targets.tflite import TfliteTools
-from edgecheck.targets.tflite.run import LiteRTDriver
+from edgecheck.targets.ort.build import OrtBuilder
+from edgecheck.targets.registry import all_targets
+from edgecheck.targets.tflite.build import TfliteBuilder
+from edgecheck.targets.tflite.run import TfliteRunner
 
 INPUTS = [Input("image", ("batch", 3, 8, 8), low=-1.0, high=1.0)]
 OUTPUTS = ["scores"]
-TOOLS = {"ort": OrtTools, "tflite": TfliteTools}
+TOOLS = {"ort": OrtBuilder, "tflite": TfliteBuilder}
 
 
 class Network(torch.nn.Module):
@@ -54,7 +54,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def build(target: str, precision: str, source: str, folder: Path) -> str:
-    output = folder / f"{precision}{all_targets()[target].suffix}"
+    output = folder / f"{precision}{all_targets()[target].files.suffix}"
     TOOLS[target]().build(
         precision=precision,
         source=source,
@@ -63,7 +63,7 @@ def build(target: str, precision: str, source: str, folder: Path) -> str:
         outputs=OUTPUTS,
         calibration={"image": str(folder / "images.npy")},
         example={"image": str(folder / "one.npy")},
-        options=dict(all_targets()[target].options),
+        options=dict(all_targets()[target].options.defaults),
     )
     return str(output)
 
@@ -73,7 +73,7 @@ def build(target: str, precision: str, source: str, folder: Path) -> str:
 def test_a_build_holds_the_precision_that_was_asked_for(
     files: dict[str, Any], target: str, precision: str
 ) -> None:
-    made_from = all_targets()[target].precisions[precision]
+    made_from = all_targets()[target].build.precisions[precision]
     source = files["program"] if made_from == "torch" else files[target]
     contents = TOOLS[target]().inspect(path=build(target, precision, source, files["folder"]))
     assert contents["failures"] == []
@@ -94,7 +94,7 @@ def test_static_tflite_files_take_the_types_that_are_asked_for(
     files: dict[str, Any], precision: str, io: str, dtype: str, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "m.tflite")
-    TfliteTools().build(
+    TfliteBuilder().build(
         precision=precision,
         source=files["tflite"],
         output=path,
@@ -104,9 +104,9 @@ def test_static_tflite_files_take_the_types_that_are_asked_for(
         example={"image": str(files["folder"] / "one.npy")},
         options={"io": io},
     )
-    loaded = LiteRTDriver().load(path, {"threads": 1})
+    loaded = TfliteRunner().load(path, {"threads": 1})
     assert {item["dtype"] for item in [*loaded["inputs"], *loaded["outputs"]]} == {dtype}
-    failures, share = judge_precision(precision, TfliteTools().inspect(path=path))
+    failures, share = judge_precision(precision, TfliteBuilder().inspect(path=path))
     assert failures == []
     assert share is not None
     assert share > 0.9

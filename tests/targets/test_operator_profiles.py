@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgecheck.capture import torch as program
 from edgecheck.declare.model import Input
 from edgecheck.judge.operator_profile import summarize, table
-from edgecheck.targets.ort.run import OnnxRuntimeDriver
-from edgecheck.targets.tflite import TfliteTools, profiler
-from edgecheck.targets.tflite.run import LiteRTDriver
+from edgecheck.targets.ort.run import OrtRunner
+from edgecheck.targets.tflite import profiler
+from edgecheck.targets.tflite.build import TfliteBuilder
+from edgecheck.targets.tflite.run import TfliteRunner
 
 
 def opened(driver: Any, path: str, feed: dict[str, np.ndarray], directory: Path) -> dict[str, str]:
@@ -46,17 +47,17 @@ def test_onnx_runtime_shows_the_heavy_node_first(tmp_path: Path) -> None:
     )
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
     onnx.save(model, tmp_path / "m.onnx")
-    driver = OnnxRuntimeDriver()
+    driver = OrtRunner()
     array = np.ones((64, 512), np.float32)
     feed = opened(driver, str(tmp_path / "m.onnx"), {"x": array}, tmp_path)
     found = driver.profile(feed)
     profile = summarize(found)
-    assert 3 <= found["runs"] <= 50
+    assert 3 <= found.runs <= 50
     assert [(node.operator, node.name) for node in profile.nodes] == [
         ("MatMul", "heavy"),
         ("Sin", "light"),
     ]
-    assert {row["calls"] for row in found["rows"]} == {1.0}
+    assert {item.calls for item in found.operators} == {1.0}
     assert sum(node.share for node in profile.nodes) == pytest.approx(1)
     assert profile.fallbacks == ()
     assert list(tmp_path.glob("*.json")) == []
@@ -82,7 +83,7 @@ def tokens_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     inputs = [Input("tokens", ("batch", 32), dtype="int32", low=0, high=15)]
     np.save(folder / "tokens.npy", np.zeros((1, 32), np.int32))
     program.capture(Tokens().eval(), inputs, ["scores"], {}, folder / "m.pt2")
-    TfliteTools().build(
+    TfliteBuilder().build(
         precision="fp32",
         source=str(folder / "m.pt2"),
         output=str(folder / "m.tflite"),
@@ -97,10 +98,10 @@ def tokens_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_litert_shows_operators_within_the_delegate_and_beside_it(
     tokens_file: str, tmp_path: Path
 ) -> None:
-    driver = LiteRTDriver()
+    driver = TfliteRunner()
     feed = opened(driver, tokens_file, {"tokens": np.full((1, 32), 15, np.int32)}, tmp_path)
     found = driver.profile(feed)
-    assert found["note"] == ""
+    assert found.note == ""
     profile = summarize(found)
     assert profile.nodes[0].operator.startswith("Fully Connected")
     assert profile.nodes[0].placed == "XNNPACK"
@@ -110,18 +111,18 @@ def test_litert_shows_operators_within_the_delegate_and_beside_it(
     assert {item.placed for item in profile.fallbacks} == {"built-in kernels"}
     assert "not on XNNPACK" in table(profile)
     # The interpreter that is timed still works beside the profiled one.
-    assert np.isfinite(next(iter(driver._infer(driver._load_feed(feed)).values()))).all()
+    assert np.isfinite(next(iter(driver.infer(driver._load_feed(feed)).values()))).all()
 
 
 def test_an_input_of_another_size_leaves_a_reason(tokens_file: str, tmp_path: Path) -> None:
-    driver = LiteRTDriver()
+    driver = TfliteRunner()
     feed = opened(driver, tokens_file, {"tokens": np.zeros((2, 32), np.int32)}, tmp_path)
     found = driver.profile(feed)
-    assert found["rows"] == []
-    assert "the file takes 128 bytes, the input has 256" in found["note"]
+    assert found.operators == ()
+    assert "the file takes 128 bytes, the input has 256" in found.note
     assert "the file takes 128 bytes" in table(summarize(found))
 
 
 def test_text_that_is_no_profile_is_an_error() -> None:
     with pytest.raises(ValueError, match="no table of operators"):
-        profiler.rows("Profile:\nnothing was seen\n", 3)
+        profiler.operator_times("Profile:\nnothing was seen\n", 3)

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from edgecheck.errors import SelectionError
-from edgecheck.names import PRECISIONS, TARGET_NAMES
-from edgecheck.targets import all_targets, find_target
+from edgecheck.names import PRECISIONS
+from edgecheck.targets import built_in_names
+from edgecheck.targets.base import Host, Options
+from edgecheck.targets.registry import all_targets, find_target
 
 
 def test_the_names_that_markers_are_registered_for_are_those_of_the_targets() -> None:
-    assert tuple(all_targets()) == TARGET_NAMES
+    assert list(all_targets()) == built_in_names()
 
 
 def test_every_alias_means_one_target() -> None:
@@ -29,19 +31,19 @@ def test_every_alias_means_one_target() -> None:
 def test_a_name_that_is_none_gets_the_nearest_and_the_list() -> None:
     with pytest.raises(SelectionError, match="did you mean 'tensorrt'") as caught:
         find_target("tensort")
-    assert all(name in str(caught.value) for name in TARGET_NAMES)
+    assert all(name in str(caught.value) for name in built_in_names())
 
 
 def test_precisions_are_known_words() -> None:
     for target in all_targets().values():
-        assert set(target.precisions) <= set(PRECISIONS)
-        assert set(target.precisions.values()) <= {"torch", "float", "onnx"}
+        assert set(target.build.precisions) <= set(PRECISIONS)
+        assert set(target.build.precisions.values()) <= {"torch", "float", *all_targets()}
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
     ort = all_targets()["ort"]
     assert ort.missing() == ""
-    lacking = dataclasses.replace(ort, packages={"no_such_module": "no-such-package"})
+    lacking = dataclasses.replace(ort, host=Host(packages={"no_such_module": "no-such-package"}))
     assert lacking.missing() == "no-such-package not installed: pip install 'edgecheck[ort]'"
 
 
@@ -49,11 +51,13 @@ def test_what_a_machine_cannot_check_may_depend_on_options_and_precision() -> No
     def gaps(options: Mapping[str, Any]) -> dict[str, str]:
         return {"latency": "slow"} if options["fast"] else {"run": "stuck", "fp16": "no halves"}
 
-    target = dataclasses.replace(all_targets()["ort"], options={"fast": True}, gaps=gaps)
+    target = dataclasses.replace(
+        all_targets()["ort"], options=Options(defaults={"fast": True}), host=Host(gaps=gaps)
+    )
     assert target.gap("latency") == "slow"
     assert target.gap("parity", "fp16") == ""
     assert target.gap("parity", "fp32", {"fast": False}) == "stuck"
     assert target.gap("export", "fp16", {"fast": False}) == ""
-    halves = dataclasses.replace(target, gaps=lambda options: {"fp16": "no halves"})
+    halves = dataclasses.replace(target, host=Host(gaps=lambda options: {"fp16": "no halves"}))
     assert halves.gap("run", "fp16") == halves.gap("memory", "fp16") == "no halves"
     assert halves.gap("run", "fp32") == halves.gap("export", "fp16") == ""

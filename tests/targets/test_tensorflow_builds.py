@@ -17,14 +17,14 @@ from edgecheck.capture.tensorflow import LiveTensorFlow  # noqa: E402
 from edgecheck.checks.export import judge_precision  # noqa: E402
 from edgecheck.declare.model import Artifact, Input  # noqa: E402
 from edgecheck.devices.binding import bind  # noqa: E402
-from edgecheck.targets import all_targets  # noqa: E402
 from edgecheck.targets.coreml import from_tensorflow  # noqa: E402
-from edgecheck.targets.ort import OrtTools  # noqa: E402
-from edgecheck.targets.ort.run import OnnxRuntimeDriver  # noqa: E402
-from edgecheck.targets.tflite import TfliteTools  # noqa: E402
-from edgecheck.targets.tflite.run import LiteRTDriver  # noqa: E402
+from edgecheck.targets.ort.build import OrtBuilder  # noqa: E402
+from edgecheck.targets.ort.run import OrtRunner  # noqa: E402
+from edgecheck.targets.registry import all_targets  # noqa: E402
+from edgecheck.targets.tflite.build import TfliteBuilder  # noqa: E402
+from edgecheck.targets.tflite.run import TfliteRunner  # noqa: E402
 
-TOOLS = {"tflite": (TfliteTools, LiteRTDriver), "ort": (OrtTools, OnnxRuntimeDriver)}
+TOOLS = {"tflite": (TfliteBuilder, TfliteRunner), "ort": (OrtBuilder, OrtRunner)}
 
 
 def captured(model: Any, inputs: list[Input], outputs: list[str], folder: Path) -> dict[str, Any]:
@@ -49,7 +49,9 @@ def captured(model: Any, inputs: list[Input], outputs: list[str], folder: Path) 
 
 def build(made: dict[str, Any], target: str, precision: str, **options: str) -> Path:
     folder, names = made["folder"], [item.name for item in made["inputs"]]
-    output: Path = folder / f"{precision}{'-'.join(options.values())}{all_targets()[target].suffix}"
+    output: Path = (
+        folder / f"{precision}{'-'.join(options.values())}{all_targets()[target].files.suffix}"
+    )
     TOOLS[target][0]().build(
         precision=precision,
         source=made["program"],
@@ -60,7 +62,7 @@ def build(made: dict[str, Any], target: str, precision: str, **options: str) -> 
         if precision in ("int8", "int16x8")
         else None,
         example={name: str(folder / f"{name}-one.npy") for name in names},
-        options={**all_targets()[target].options, **options},
+        options={**all_targets()[target].options.defaults, **options},
     )
     return output
 
@@ -128,7 +130,7 @@ def fake_quantized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_the_ranges_that_training_learnt_are_kept(fake_quantized: dict[str, Any]) -> None:
     path = build(fake_quantized, "tflite", "int8-qat")
-    failures, share = judge_precision("int8-qat", TfliteTools().inspect(path=str(path)))
+    failures, share = judge_precision("int8-qat", TfliteBuilder().inspect(path=str(path)))
     assert failures == []
     assert share == 1.0
     assert sqnr_db(fake_quantized, "tflite", path)["y"] > 40
@@ -139,7 +141,7 @@ def test_integer_inputs_and_outputs_are_converted_by_the_files_own_scale(
     fake_quantized: dict[str, Any], io: str
 ) -> None:
     path = build(fake_quantized, "tflite", "int8", io=io)
-    loaded = LiteRTDriver().load(str(path), {"threads": 1})
+    loaded = TfliteRunner().load(str(path), {"threads": 1})
     assert {item["dtype"] for item in [*loaded["inputs"], *loaded["outputs"]]} == {io}
     assert sqnr_db(fake_quantized, "tflite", path)["y"] > 30
 
@@ -177,8 +179,8 @@ def test_core_ml_gets_the_declared_names_in_whatever_order(recurrent: dict[str, 
 @pytest.mark.parametrize("target", ["ort", "ort-web", "trt", "tflite"])
 def test_every_precision_has_a_route_or_says_that_it_has_none(target: str) -> None:
     known = all_targets()[target]
-    for precision in known.precisions:
+    for precision in known.build.precisions:
         made_from = known.made_from(precision, "tensorflow")
         assert made_from in ("torch", "tensorflow", "float", "onnx", "")
-        assert known.made_from(precision, "torch") == known.precisions[precision]
+        assert known.made_from(precision, "torch") == known.build.precisions[precision]
     assert all_targets()["executorch"].made_from("fp32", "tensorflow") == ""

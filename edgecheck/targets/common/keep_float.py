@@ -86,7 +86,7 @@ def program_weights(path: str) -> dict[str, list[Array]]:
     """Float parameters of two axes or more in a .pt2 file, by layer; none for another file."""
     if not path.endswith(".pt2"):
         return {}
-    from edgecheck.runtime.torch import load_program
+    from edgecheck.runtime.torch_program import load_program
 
     found: dict[str, list[Array]] = {}
     for name, tensor in load_program(path).state_dict.items():

@@ -36,7 +36,7 @@ def export_fixed(
     """
     import torch
 
-    from edgecheck.runtime.torch import load_program, select_outputs
+    from edgecheck.runtime.torch_program import load_program, select_outputs
 
     program = load_program(source).module(check_guards=False)
 

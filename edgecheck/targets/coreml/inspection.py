@@ -22,7 +22,7 @@ from edgecheck.mil.program import (
     Value,
 )
 from edgecheck.mil.reader import read
-from edgecheck.targets import unreadable
+from edgecheck.targets.base import Inspection
 
 # Storage types as reports call them.
 _STORAGE = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
@@ -40,32 +40,32 @@ _PROBABILITY_OPERATORS = ("softmax", "sigmoid")
 _NEUTRAL = ("cast", "reshape", "squeeze", "expand_dims", "identity", "dequantize", "quantize")
 
 
-def inspect(package: Path) -> dict[str, Any]:
-    """What is in the package (see `edgecheck.targets.Tools.inspect`); ``lint`` has its findings."""
+def inspect(package: Path) -> Inspection:
+    """What is in the package; its lint findings are warnings, too."""
     try:
         program = read(package)
     except (ProgramError, UnsupportedError, OSError) as error:
-        return unreadable(str(error))
+        return Inspection.unreadable(str(error))
     function = program.functions[program.default_function]
     operations = [item for item in function.block.walk() if item.operator != "const"]
     compute = [item for item in operations if not item.operator.startswith("constexpr_")]
     elements, sizes = _count_weights(function.block)
-    findings = lint(program)
-    return {
-        "failures": _versions(program, function),
-        "warnings": findings,
-        "lint": findings,
-        "format": {
+    findings = tuple(lint(program))
+    return Inspection(
+        failures=tuple(_versions(program, function)),
+        warnings=findings,
+        lint=findings,
+        format={
             "specification_version": program.specification_version,
             "deployment_target": program.deployment_target or "unknown",
             "opset": function.opset,
         },
-        "operators": dict(sorted(Counter(item.operator for item in compute).items())),
-        "quantized_operators": dict(sorted(_quantized(function.block).items())),
-        "weight_elements": dict(sorted(elements.items())),
-        "weight_bytes": dict(sorted(sizes.items())),
-        "layers": _layers(function.block),
-    }
+        operators=dict(sorted(Counter(item.operator for item in compute).items())),
+        quantized_operators=dict(sorted(_quantized(function.block).items())),
+        weight_elements=dict(sorted(elements.items())),
+        weight_bytes=dict(sorted(sizes.items())),
+        layers=_layers(function.block),
+    )
 
 
 def _count_weights(block: Block) -> tuple[Counter[str], Counter[str]]:

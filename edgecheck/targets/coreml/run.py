@@ -16,7 +16,8 @@ import numpy as np
 
 from edgecheck.mil.program import DEPLOYMENT_TARGETS, Feature, Program
 from edgecheck.mil.reader import read
-from edgecheck.runtime.runner import Driver, Tensor
+from edgecheck.runtime.results import Placement
+from edgecheck.runtime.runner import Runner, Tensor
 
 _DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "int32": "int32"}
 _DTYPES |= {"int8": "int8"}
@@ -25,7 +26,7 @@ _ON_MACOS = sys.platform == "darwin"
 _OFF_GRID = 0.01
 
 
-class CoreMLDriver(Driver):
+class CoremlRunner(Runner):
     """A loaded ML Program."""
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class CoreMLDriver(Driver):
         self._images: dict[str, Mapping[str, Any]] = {}
         self._probabilities = ""
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         chosen = options.get("target", {})
         program = read(Path(path))
         _check_target(program, chosen.get("deployment_target", ""))
@@ -73,7 +74,7 @@ class CoreMLDriver(Driver):
             return {"name": feature.name, "shape": [None], "dtype": _dtype(feature)}
         return _tensor(feature)
 
-    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         given = {
             name: to_pixels(array, self._images[name], name) if name in self._images else array
             for name, array in inputs.items()
@@ -86,9 +87,9 @@ class CoreMLDriver(Driver):
             outputs[self._probabilities] = np.asarray([row], np.float32)
         return {name: np.asarray(outputs[name]) for name in self._outputs}
 
-    def placement(self, feed: dict[str, str]) -> dict[str, Any]:
+    def placement(self, feed: dict[str, str]) -> Placement:
         """What computes it; of Core ML's own choice between its compute units nothing is known."""
-        return {"executor": "coreml" if _ON_MACOS else "mil-reference"}
+        return Placement(facts={"executor": "coreml" if _ON_MACOS else "mil-reference"})
 
 
 class _Prediction:

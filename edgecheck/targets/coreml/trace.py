@@ -16,10 +16,10 @@ from edgecheck.mil.reader import read
 from edgecheck.runtime.runner import Tensor
 from edgecheck.runtime.trace import Array, Seen
 from edgecheck.runtime.tracer import Tracer
-from edgecheck.targets.coreml.run import CoreMLDriver
+from edgecheck.targets.coreml.run import CoremlRunner
 
 
-class CoreMLTracer(Tracer, CoreMLDriver):
+class CoremlTracer(Tracer, CoremlRunner):
     """An ML Program whose variables are observed."""
 
     note = "by the reference executor"
@@ -28,8 +28,8 @@ class CoreMLTracer(Tracer, CoreMLDriver):
         super().__init__()
         self._seen: list[Seen] = []
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-        found = super()._open(path, options)
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        found = super().open_file(path, options)
         program = read(Path(path))
         operators = {
             variable.name: operation.operator
@@ -47,7 +47,7 @@ class CoreMLTracer(Tracer, CoreMLDriver):
         self._run = lambda inputs: evaluator.run(inputs, observe)
         return found
 
-    def _observed(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
+    def observe(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
         self._seen = []
-        outputs = self._infer(inputs)
+        outputs = self.infer(inputs)
         return self._seen, outputs

@@ -1,7 +1,4 @@
-"""What is in a .pte file: operators, and weights by storage type, also within delegates.
-
-Not for building: see `edgecheck.targets.executorch`.
-"""
+"""What is in a .pte file: operators, and weights by storage type, also within delegates."""
 
 from __future__ import annotations
 
@@ -11,7 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from edgecheck.targets import unreadable
+from edgecheck.targets.base import Inspection
+from edgecheck.targets.common.contents import Contents
 from edgecheck.targets.coreml import inspection
 from edgecheck.targets.executorch import coreml_delegate, xnnpack_graph
 from edgecheck.targets.executorch.file import FileError, Program, mapped, read_program
@@ -28,69 +26,57 @@ _CONVERTS = ("::quantize_", "::dequantize_", "::choose_qparams")
 _QUANTIZED = ("quantized_decomposed::", "torchao::", "quantized::")
 
 
-class _Counts:
-    """Tallies of a file."""
-
-    def __init__(self) -> None:
-        self.operators: Counter[str] = Counter()
-        self.quantized: Counter[str] = Counter()
-        self.elements: Counter[str] = Counter()
-        self.bytes: Counter[str] = Counter()
-        self.warnings: list[str] = []
-
-    def weight(self, storage: str, elements: int) -> None:
-        """A constant; one of a single element is no weight."""
-        if elements > 1:
-            self.elements[storage] += elements
-            self.bytes[storage] += (elements * _BITS.get(storage, 8) + 7) // 8
-
-
-def inspect(path: str) -> dict[str, Any]:
-    """Parse the file and count what is in it (see `edgecheck.targets.Tools.inspect`)."""
-    counts = _Counts()
+def inspect(path: Path) -> Inspection:
+    """Parse the file and count what is in it."""
+    contents = Contents()
+    warnings: list[str] = []
     try:
-        with mapped(path) as data:
+        with mapped(str(path)) as data:
             program = read_program(data)
-            _count_kernels(program, counts)
-            _count_xnnpack(program, data, counts)
-        _count_coreml(path, program, counts)
+            _count_kernels(program, contents)
+            _count_xnnpack(program, data, contents)
+        warnings += _count_coreml(str(path), program, contents)
     except (FileError, OSError) as error:
-        return unreadable(str(error))
+        return Inspection.unreadable(str(error))
     delegates = sum((method.backends for method in program.methods), Counter[str]())
     for backend in sorted(set(delegates) - {xnnpack_graph.BACKEND, coreml_delegate.BACKEND}):
-        counts.warnings.append(
+        warnings.append(
             f"what {delegates[backend]} delegates of {backend} hold is not counted: their format "
             "is not known"
         )
     planned = sum(sum(method.planned_bytes) for method in program.methods)
-    return {
-        "failures": [],
-        "warnings": counts.warnings,
-        "format": {
+    inspection = Inspection(
+        warnings=tuple(warnings),
+        format={
             "schema_version": program.version,
             "delegates": dict(sorted(delegates.items())),
             "planned_memory_bytes": planned,
         },
-        "operators": dict(sorted(counts.operators.items())),
-        "quantized_operators": dict(sorted(counts.quantized.items())),
-        "weight_elements": dict(sorted(counts.elements.items())),
-        "weight_bytes": dict(sorted(counts.bytes.items())),
-        "activation_memory": {
+        activation_memory={
             "unplanned": f"ExecuTorch planned {format_bytes(planned)} of arenas, but what its "
             "delegates take besides is not in the file"
             if delegates
             else f"ExecuTorch made its own plan, of {format_bytes(planned)}"
         },
-    }
+    )
+    return contents.added_to(inspection)
 
 
-def _count_kernels(program: Program, counts: _Counts) -> None:
+def _add_weight(contents: Contents, storage: str, elements: int) -> None:
+    """Count a constant; one of a single element is not a weight."""
+    if elements > 1:
+        size_bytes = (elements * _BITS.get(storage, 8) + 7) // 8
+        contents.add_weight(storage, elements, size_bytes)
+
+
+def _count_kernels(program: Program, contents: Contents) -> None:
     """Calls of portable kernels, and the constants that they and delegates are given.
 
     A weight is a constant other than integers that no kernel dequantizes (shapes, axes, indices).
     """
     for method in program.methods:
-        counts.operators.update(method.kernels)
+        for kernel, count in method.kernels.items():
+            contents.add_operator(kernel, count)
         constants: dict[int, tuple[str, int]] = {}
         dequantized: set[int] = set()
         for call in method.calls:
@@ -110,48 +96,52 @@ def _count_kernels(program: Program, counts: _Counts) -> None:
                 call.kernel.startswith(_QUANTIZED)
                 or (call.kernel and dequantized.intersection(reads))
             ):
-                counts.quantized[call.kernel] += 1
+                contents.add_quantized_operator(call.kernel)
         for storage, elements in constants.values():
-            counts.weight(storage, elements)
+            _add_weight(contents, storage, elements)
 
 
-def _count_xnnpack(program: Program, data: Any, counts: _Counts) -> None:
+def _count_xnnpack(program: Program, data: Any, contents: Contents) -> None:
     seen: set[object] = set()
     for index, delegate in enumerate(_delegates(program, xnnpack_graph.BACKEND)):
         try:
             graph = xnnpack_graph.read_graph(data, delegate.start, delegate.end)
         except ValueError as error:
             raise FileError(f"XNNPACK delegate {index} can't be parsed: {error}") from error
-        counts.operators.update(node.type for node in graph.nodes)
-        counts.quantized.update(node.type for node in graph.nodes if node.quantized)
+        for node in graph.nodes:
+            contents.add_operator(node.type)
+            if node.quantized:
+                contents.add_quantized_operator(node.type)
         for constant in graph.constants:
             key = constant.key if isinstance(constant.key, str) else (index, constant.key)
             if key not in seen:
                 seen.add(key)
-                counts.weight(constant.storage, constant.elements)
+                _add_weight(contents, constant.storage, constant.elements)
 
 
-def _count_coreml(path: str, program: Program, counts: _Counts) -> None:
+def _count_coreml(path: str, program: Program, contents: Contents) -> list[str]:
+    """Count what is in the Core ML packages inside a file; return the warnings of their lint."""
     if not any(_delegates(program, coreml_delegate.BACKEND)):
-        return
+        return []
+    warnings: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
         for package in coreml_delegate.extract_packages(path, Path(directory)):
-            found = inspection.inspect(package)
-            if found["failures"]:
-                raise FileError(f"{package.parent.name} (Core ML): {found['failures'][0]}")
+            inner = inspection.inspect(package)
+            if inner.failures:
+                raise FileError(f"{package.parent.name} (Core ML): {inner.failures[0]}")
             # No one looks at the metadata of a model that is part of another file.
-            counts.warnings += [
+            warnings += [
                 f"Core ML: {line}"
-                for line in found["warnings"]
+                for line in inner.warnings
                 if not line.startswith("the metadata lacks")
             ]
-            for name, tally in (
-                ("operators", counts.operators),
-                ("quantized_operators", counts.quantized),
-            ):
-                tally.update({f"Core ML {kind}": count for kind, count in found[name].items()})
-            counts.elements.update(found["weight_elements"])
-            counts.bytes.update(found["weight_bytes"])
+            for kind, count in inner.operators.items():
+                contents.add_operator(f"Core ML {kind}", count)
+            for kind, count in inner.quantized_operators.items():
+                contents.add_quantized_operator(f"Core ML {kind}", count)
+            for storage, elements in inner.weight_elements.items():
+                contents.add_weight(storage, elements, inner.weight_bytes[storage])
+    return warnings
 
 
 def _delegates(program: Program, backend: str) -> list[Any]:

@@ -18,7 +18,8 @@ import torch
 # `executorch.runtime` wraps this, but imports the exporter too: 3 s and 140 MB.
 from executorch.extension.pybindings import _C
 
-from edgecheck.runtime.runner import Driver, Tensor
+from edgecheck.runtime.results import OperatorTime, Placement, Profile
+from edgecheck.runtime.runner import Runner, Tensor
 from edgecheck.targets.executorch import file, xnnpack_graph
 from edgecheck.targets.executorch.file import FileError, Method
 from edgecheck.targets.executorch.flatbuffer import Window
@@ -53,7 +54,7 @@ class ExecutorchError(RuntimeError):
     stands_alone = True
 
 
-class ExecutorchDriver(Driver):
+class ExecutorchRunner(Runner):
     """A method of a program. Its inputs and outputs have no names, and are numbered."""
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class ExecutorchDriver(Driver):
         self._loaded: Any = None
         self._file: Method | None = None
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         with file.mapped(path) as data:
             program = file.read_program(data)
         if program.external:
@@ -82,12 +83,12 @@ class ExecutorchDriver(Driver):
             [_tensor(method, "output", *item) for item in enumerate(method.outputs)],
         )
 
-    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with _translated("inference failed"):
             outputs = self._loaded.call(self._arguments(inputs))
         return {name: _to_numpy(value) for name, value in zip(self._outputs, outputs, strict=True)}
 
-    def _inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+    def prepare_inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
         # Planned inputs lie in the arena and are overwritten: each call has to set them.
         return partial(self._loaded.call, self._arguments(inputs), False)
 
@@ -119,7 +120,7 @@ class ExecutorchDriver(Driver):
         # PyTorch's first operator allocates megabytes, more than a small model does.
         torch.from_numpy(np.zeros(1, np.float32)).clone()
 
-    def placement(self, feed: dict[str, str]) -> dict[str, Any]:
+    def placement(self, feed: dict[str, str]) -> Placement:
         """Operators of the file by where they run; with the portable backend that is as asked."""
         assert self._file is not None
         delegated: Counter[str] = Counter()
@@ -129,27 +130,27 @@ class ExecutorchDriver(Driver):
                     graph = xnnpack_graph.read_graph(data, item.start, item.end)
                     delegated.update(node.type for node in graph.nodes)
         left = self._file.kernels
-        found = {
+        operators = delegated.total() + left.total()
+        facts = {
             "delegates": dict(self._file.backends),
-            "operators": delegated.total() + left.total(),
             "delegated_operators": delegated.total(),
         }
         if self._backend == "portable":
-            return {**found, "portable_operators": left.total()}
-        return {
-            **found,
-            "undelegated_operators": left.total(),
-            "undelegated_operators_by_type": dict(sorted(left.items())),
-        }
+            return Placement(operators, facts={**facts, "portable_operators": left.total()})
+        return Placement(
+            operators,
+            undelegated_operators=left.total(),
+            undelegated_operators_by_type=dict(sorted(left.items())),
+            facts=facts,
+        )
 
-    def profile(self, feed: dict[str, str]) -> dict[str, Any]:
+    def profile(self, feed: dict[str, str]) -> Profile:
         """Times of kernels and, at XNNPACK's resolution of 1 us, of operators within delegates."""
         assert self._file is not None
         preferred = PORTABLE if self._backend == "portable" else xnnpack_graph.BACKEND
         program, method = _load(self._path, self._file.name, etdump=True)
         if not program.has_etdump():
-            note = "this build of ExecuTorch has no event tracer"
-            return {"rows": [], "runs": 0, "preferred": preferred, "note": note}
+            return Profile(preferred=preferred, note="this build of ExecuTorch has no event tracer")
         arguments = self._arguments(self._load_feed(feed))
         done, deadline = 0, time.monotonic() + _PROFILE_LIMIT_S
         while done < _PROFILED_RUNS + _WARMUP_RUNS and (
@@ -161,8 +162,8 @@ class ExecutorchDriver(Driver):
             dump = Path(directory) / "profile.etdp"
             program.write_etdump_result_to_file(str(dump), None)
             data = dump.read_bytes()
-        rows = _rows(data, self._file)
-        return {"rows": rows, "runs": done - _WARMUP_RUNS, "preferred": preferred, "note": ""}
+        operators = _operator_times(data, self._file)
+        return Profile(operators, done - _WARMUP_RUNS, preferred=preferred)
 
     def reported_memory(self, feed: dict[str, str]) -> dict[str, int]:
         """The arenas that the program was planned for; what delegates take comes on top."""
@@ -238,7 +239,7 @@ def _to_numpy(value: torch.Tensor) -> np.ndarray:
     return value.contiguous().numpy()
 
 
-def _rows(data: bytes, method: Method) -> list[dict[str, Any]]:
+def _operator_times(data: bytes, method: Method) -> tuple[OperatorTime, ...]:
     """Times of an ETDump's inferences after warm-up, in the order of the program.
 
     Slots are those of ExecuTorch's devtools/etdump/etdump_schema_flatcc.fbs; the file has its size
@@ -252,7 +253,7 @@ def _rows(data: bytes, method: Method) -> list[dict[str, Any]]:
     }
     dump = Window(data, 4, len(data)).root()
     runs = [item for item in dump.tables(1) if item.text(0) == "Execute"][_WARMUP_RUNS:]
-    times: dict[tuple[str, str, str], list[float]] = {}
+    times_ms: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:
         inside: Counter[int] = Counter()
         for event in filter(None, (item.table(0) for item in run.tables(3))):
@@ -268,14 +269,8 @@ def _rows(data: bytes, method: Method) -> list[dict[str, Any]]:
                 key = (kernels[place], f"instruction {place}", PORTABLE)
             else:
                 continue
-            times.setdefault(key, []).append(time_ns / 1e6)
-    return [
-        {
-            "operator": operator,
-            "name": name,
-            "placed": placed,
-            "time_ms": sum(found) / len(runs),
-            "calls": len(found) / len(runs),
-        }
-        for (operator, name, placed), found in times.items()
-    ]
+            times_ms.setdefault(key, []).append(time_ns / 1e6)
+    return tuple(
+        OperatorTime(operator, name, placed, sum(values) / len(runs), len(values) / len(runs))
+        for (operator, name, placed), values in times_ms.items()
+    )

@@ -21,14 +21,14 @@ from edgecheck.runtime.trace import Array, Seen
 from edgecheck.runtime.tracer import Tracer, dequantized
 from edgecheck.targets.executorch import file
 from edgecheck.targets.executorch.exposing import Observed, expose
-from edgecheck.targets.executorch.run import ExecutorchDriver, _to_numpy, _translated
+from edgecheck.targets.executorch.run import ExecutorchRunner, _to_numpy, _translated
 
 _NOTE = "every tensor was made an output, so that XNNPACK fuses less"
 # Relative; what other fusions round otherwise in single precision.
 _SAME = 1e-5
 
 
-class ExecutorchTracer(Tracer, ExecutorchDriver):
+class ExecutorchTracer(Tracer, ExecutorchRunner):
     """A program whose tensors are all outputs."""
 
     note = _NOTE
@@ -42,8 +42,8 @@ class ExecutorchTracer(Tracer, ExecutorchDriver):
         self._observing: tuple[Observed, ...] = ()
         self._changed = 0.0
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-        found = super()._open(path, options)
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        found = super().open_file(path, options)
         assert self._file is not None
         data = Path(path).read_bytes()
         exposed = expose(data, file.read_program(data))
@@ -58,7 +58,7 @@ class ExecutorchTracer(Tracer, ExecutorchDriver):
             self._exposed = program, program.load_method(self._file.name)
         return found
 
-    def _observed(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
+    def observe(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
         with _translated("inference failed"):
             values = list(map(_to_numpy, self._exposed[1].call(self._arguments(inputs))))
         seen = []
@@ -67,7 +67,7 @@ class ExecutorchTracer(Tracer, ExecutorchDriver):
             real = found if item.grid is None else dequantized(found, *item.grid)
             seen.append(Seen(item.name, item.operator, found.dtype.name, real))
         outputs = dict(zip(self._outputs, values, strict=False))
-        self._compare(self._infer(inputs), outputs)
+        self._compare(self.infer(inputs), outputs)
         return seen, outputs
 
     def _compare(self, plain: dict[str, Array], outputs: dict[str, Array]) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from edgecheck.runtime.runner import Driver, Tensor
+from edgecheck.runtime.results import OperatorTime, Placement, Profile
+from edgecheck.runtime.runner import Runner, Tensor
 
 # ONNX Runtime's names of tensor types.
 _DTYPES = {
@@ -29,6 +30,10 @@ _DTYPES = {
     },
 }
 _CPU = "CPUExecutionProvider"
+# Without it, products of unsigned and signed bytes saturate at 16 bits on x86 processors that have
+# no VNNI, and on no others (onnxruntime_session_options_config_keys.h, and "When and why do I need
+# to try U8U8?" in ONNX Runtime's guide to quantization).
+_NO_SATURATION = ("session.x64quantprecision", "1")
 # A serialized ONNX model with one Identity node on one float (IR 8, opset 17): loading it makes the
 # runtime allocate its thread pools and arenas before a model is weighed.
 _IDENTITY = bytes.fromhex(
@@ -37,7 +42,7 @@ _IDENTITY = bytes.fromhex(
 )
 
 
-class OnnxRuntimeDriver(Driver):
+class OrtRunner(Runner):
     """An inference session."""
 
     def __init__(self) -> None:
@@ -46,23 +51,24 @@ class OnnxRuntimeDriver(Driver):
         self._path = ""
         self._options: dict[str, Any] = {}
         self._providers: list[str] = []
+        self._saturates = False
 
     def _session_options(self) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._options["threads"]
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if not self._saturates:
+            options.add_session_config_entry(*_NO_SATURATION)
         if not self._options.get("optimize", True):
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         return options
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         self._path, self._options = path, options
         providers = list(options.get("target", {}).get("providers", [_CPU]))
         self._providers = providers
-        self._session = onnxruntime.InferenceSession(
-            path, self._session_options(), providers=providers
-        )
+        self._session = self._load(path, providers)
         # An unknown or absent provider falls back to the CPU without a word.
         if missing := [name for name in providers if name not in self._session.get_providers()]:
             raise RuntimeError(
@@ -74,14 +80,23 @@ class OnnxRuntimeDriver(Driver):
             [_tensor(item) for item in self._session.get_outputs()],
         )
 
-    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _load(self, path: str, providers: list[str]) -> Any:
+        """A session, if need be without the option that some valid graphs can't be loaded with."""
+        self._saturates = False
+        try:
+            return onnxruntime.InferenceSession(path, self._session_options(), providers=providers)
+        except Exception:  # its errors share no base class
+            self._saturates = True
+            return onnxruntime.InferenceSession(path, self._session_options(), providers=providers)
+
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = list(self._outputs)
         return dict(zip(names, self._session.run(names, inputs), strict=True))
 
-    def _inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+    def prepare_inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
         return partial(self._session.run, list(self._outputs), inputs)
 
-    def placement(self, feed: dict[str, str]) -> dict[str, Any]:
+    def placement(self, feed: dict[str, str]) -> Placement:
         """Executed operators by provider, from the runtime's own profile of one inference."""
         events, _ = self._profiled(feed, warmup=0, runs=1, limit_s=0)
         providers = Counter(event["args"]["provider"] for event in events)
@@ -89,38 +104,28 @@ class OnnxRuntimeDriver(Driver):
         left = Counter(
             event["args"]["op_name"] for event in events if event["args"]["provider"] != asked
         )
-        return {
-            "providers": self._session.get_providers(),
-            "asked_provider": asked,
-            "operators_by_provider": dict(sorted(providers.items())),
-            "operators": len(events),
-            "undelegated_operators": left.total(),
-            "undelegated_operators_by_type": dict(sorted(left.items())),
-        }
+        return Placement(
+            operators=len(events),
+            undelegated_operators=left.total(),
+            undelegated_operators_by_type=dict(sorted(left.items())),
+            asked_provider=asked,
+            operators_by_provider=dict(sorted(providers.items())),
+            facts={"providers": self._session.get_providers()},
+        )
 
-    def profile(self, feed: dict[str, str]) -> dict[str, Any]:
+    def profile(self, feed: dict[str, str]) -> Profile:
         """Times of nodes, after the runtime's graph optimizations."""
         events, runs = self._profiled(feed, warmup=3, runs=50, limit_s=1.0)
-        rows: dict[tuple[str, str, str], list[float]] = {}
+        times_ms: dict[tuple[str, str, str], list[float]] = {}
         for event in events:
             name = event["name"].removesuffix("_kernel_time")
             place = (event["args"]["op_name"], name, event["args"]["provider"])
-            rows.setdefault(place, []).append(event["dur"] / 1e3)
-        return {
-            "rows": [
-                {
-                    "operator": operator,
-                    "name": name,
-                    "placed": provider,
-                    "time_ms": sum(times) / runs,
-                    "calls": len(times) / runs,
-                }
-                for (operator, name, provider), times in rows.items()
-            ],
-            "runs": runs,
-            "preferred": self._session.get_providers()[0],
-            "note": "",
-        }
+            times_ms.setdefault(place, []).append(event["dur"] / 1e3)
+        operators = tuple(
+            OperatorTime(operator, name, provider, sum(times) / runs, len(times) / runs)
+            for (operator, name, provider), times in times_ms.items()
+        )
+        return Profile(operators, runs, preferred=self._session.get_providers()[0])
 
     def _profiled(
         self, feed: dict[str, str], *, warmup: int, runs: int, limit_s: float

@@ -21,8 +21,9 @@ from onnx import numpy_helper
 
 from edgecheck.runtime.runner import Tensor
 from edgecheck.runtime.trace import INPUT, Array, Seen, Step
+from edgecheck.runtime.trace import Tensor as Traced
 from edgecheck.runtime.tracer import Tracer, dequantized
-from edgecheck.targets.ort.run import OnnxRuntimeDriver
+from edgecheck.targets.ort.run import OrtRunner
 
 # They hand on quantized values as they are.
 _MOVING = frozenset(
@@ -34,7 +35,7 @@ _MOVING = frozenset(
 _QUANTIZED = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
-class OrtTracer(Tracer, OnnxRuntimeDriver):
+class OrtTracer(Tracer, OrtRunner):
     """A session of the optimized graph with all its tensors as outputs."""
 
     def __init__(self) -> None:
@@ -43,8 +44,8 @@ class OrtTracer(Tracer, OnnxRuntimeDriver):
         self._exposed: Any = None
         self._grids: dict[str, tuple[Array, Array]] = {}
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-        found = super()._open(path, options)
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        found = super().open_file(path, options)
         model = onnx.load(path)
         if options.get("optimize", True):
             self.note = "after the runtime's fusions, without its changes of layout"
@@ -78,7 +79,7 @@ class OrtTracer(Tracer, OnnxRuntimeDriver):
                 self.note = "with the runtime's fusions off: it could not write the fused graph"
                 return None
 
-    def _observed(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
+    def observe(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
         names = [item.name for item in self._exposed.get_outputs()]
         values = dict(zip(names, self._exposed.run(names, inputs), strict=True))
         seen = [
@@ -102,18 +103,18 @@ class OrtTracer(Tracer, OnnxRuntimeDriver):
         self, *, feeds: list[dict[str, str]], directory: str, limit_bytes: int
     ) -> dict[str, Any]:
         """The trace of an ONNX source as `ReferenceTracer.trace` gives it; noise is not known."""
-        found = self.trace(feeds=feeds[:1], directory=directory)
-        first = sum(np.load(item["path"], mmap_mode="r").nbytes for item in found["tensors"])
+        trace = self.trace(feeds=feeds[:1], directory=directory)
+        first = sum(np.load(item.path, mmap_mode="r").nbytes for item in trace.tensors)
         calls = min(len(feeds), max(1, limit_bytes // max(first, 1)))
         if calls > 1:
-            found = self.trace(feeds=feeds[:calls], directory=directory)
+            trace = self.trace(feeds=feeds[:calls], directory=directory)
         return {
-            "steps": list(self._steps({item["name"]: item for item in found["tensors"]})),
-            "outputs": found["outputs"],
+            "steps": list(self._steps({item.name: item for item in trace.tensors})),
+            "outputs": dict(trace.outputs),
             "calls": calls,
         }
 
-    def _steps(self, tensors: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _steps(self, tensors: Mapping[str, Traced]) -> Iterator[dict[str, Any]]:
         constants = {item.name for item in self._graph.initializer}
         origins = {
             item.name: frozenset([INPUT])
@@ -127,7 +128,7 @@ class OrtTracer(Tracer, OnnxRuntimeDriver):
                 origins[name] = sources
                 if not sources or name not in tensors:
                     continue
-                found = tensors[name]
+                tensor = tensors[name]
                 origins[name] = frozenset([count])
                 count += 1
                 yield asdict(
@@ -136,11 +137,11 @@ class OrtTracer(Tracer, OnnxRuntimeDriver):
                         module=node.name or name,
                         module_type="",
                         place="",
-                        shape=tuple(found["shape"]),
-                        dtype=found["dtype"],
+                        shape=tensor.shape,
+                        dtype=tensor.dtype,
                         sources=tuple(sorted(sources)),
                         noise=None,
-                        path=found["path"],
+                        path=tensor.path,
                     )
                 )
 

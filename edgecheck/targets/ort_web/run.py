@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from edgecheck.runtime import memory, timing
-from edgecheck.runtime.runner import Driver, Tensor
+from edgecheck.runtime.results import Placement
+from edgecheck.runtime.runner import Runner, Tensor
 from edgecheck.targets.ort_web import browser, package
 from edgecheck.targets.ort_web.browser import BrowserError
 from edgecheck.targets.ort_web.package import PACKAGE, Page
@@ -40,7 +41,7 @@ _PLACED = re.compile(r"(?:Node\(s\)|All nodes) placed on \[(\w+)\]\. Number of n
 _NODE = re.compile(r"\]\s+(\w+) \(.*\)\s*$")
 
 
-class OnnxRuntimeWebDriver(Driver):
+class OrtWebRunner(Runner):
     """An inference session in a page. Loading starts the browser, if there is none yet.
 
     The target's option ``adapter`` chooses WebGPU: ``"hardware"`` or ``"software"``.
@@ -64,7 +65,7 @@ class OnnxRuntimeWebDriver(Driver):
             self._page = Page(options.get("target", {}).get("adapter", ""), options["threads"])
         return self._page
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         page = self._opened(options)
         try:
             self._number, found = page.load(path, optimize=options.get("optimize", True))
@@ -86,7 +87,7 @@ class OnnxRuntimeWebDriver(Driver):
         if operators and _PROVIDERS["webgpu"] not in operators:
             raise BrowserError(f"no operator runs on WebGPU: they are placed on {dict(operators)}")
 
-    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         assert self._page is not None
         try:
             self._page.feed(self._number, inputs)
@@ -94,7 +95,7 @@ class OnnxRuntimeWebDriver(Driver):
         except BrowserError as error:
             raise _explained(error, self._page) from None
 
-    def placement(self, feed: dict[str, str]) -> dict[str, Any]:
+    def placement(self, feed: dict[str, str]) -> Placement:
         """Operators by provider, the browser, the adapter, and what the page downloaded.
 
         With WebGPU, operators that the runtime placed elsewhere are told as undelegated.
@@ -102,21 +103,23 @@ class OnnxRuntimeWebDriver(Driver):
         page = self._page
         assert page is not None
         operators, left = self._places()
-        found: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "providers": [page.provider],
-            "operators_by_provider": dict(sorted(operators.items())),
             "browser": page.tab.version,
             "runtime": f"{PACKAGE} {page.about['version']}",
             **{name: page.about[name] for name in ("adapter", "software") if name in page.about},
             **page.download(),
         }
-        if page.provider == "webgpu":
-            found |= {
-                "operators": sum(operators.values()),
-                "undelegated_operators": sum(left.values()),
-                "undelegated_operators_by_type": dict(sorted(left.items())),
-            }
-        return found
+        by_provider = dict(sorted(operators.items()))
+        if page.provider != "webgpu":
+            return Placement(operators_by_provider=by_provider, facts=facts)
+        return Placement(
+            operators=operators.total(),
+            undelegated_operators=left.total(),
+            undelegated_operators_by_type=dict(sorted(left.items())),
+            operators_by_provider=by_provider,
+            facts=facts,
+        )
 
     def _places(self) -> tuple[Counter[str], Counter[str]]:
         """Number of operators by provider, and by type of those that WebGPU does not run."""

@@ -18,6 +18,8 @@ from typing import Any
 import ai_edge_litert
 import numpy as np
 
+from edgecheck.runtime.results import OperatorTime
+
 # A C interface without a stability promise: only releases that it was tried on.
 KNOWN_RELEASES = ("2.3.",)
 _CPU = 1  # kLiteRtHwAcceleratorCpu
@@ -101,7 +103,7 @@ def summary(
     return (text.value or b"").decode(errors="replace"), done
 
 
-def rows(text: str, runs: int) -> list[dict[str, Any]]:
+def operator_times(text: str, runs: int) -> tuple[OperatorTime, ...]:
     """The operators in LiteRT's table, in run order.
 
     An operator has as ``name`` its number within the graph or delegate call. LiteRT counts whole
@@ -111,21 +113,21 @@ def rows(text: str, runs: int) -> list[dict[str, Any]]:
         ValueError: the text is not such a table.
     """
     table = text.partition("Run Order")[2].partition("Top by Computation Time")[0]
-    found = [match for line in table.splitlines() if (match := _ROW.match(line))]
+    matches = [match for line in table.splitlines() if (match := _ROW.match(line))]
     total = _TOTAL.search(text)
-    if not found or total is None:
+    if not matches or total is None:
         raise ValueError("LiteRT's profile has no table of operators")
     total_ms = float(total["microseconds"]) / 1e3 / runs
-    return [
-        {
-            "operator": match["operator"].removeprefix("Delegate/"),
-            "name": f"#{match['index']}",
-            "placed": "XNNPACK" if match["place"] == "Delegate" else "built-in kernels",
-            "time_ms": float(match["share"]) / 100 * total_ms,
-            "calls": int(match["calls"]) / runs,
-        }
-        for match in found
-    ]
+    return tuple(
+        OperatorTime(
+            operator=match["operator"].removeprefix("Delegate/"),
+            name=f"#{match['index']}",
+            placed="XNNPACK" if match["place"] == "Delegate" else "built-in kernels",
+            time_ms=float(match["share"]) / 100 * total_ms,
+            calls=int(match["calls"]) / runs,
+        )
+        for match in matches
+    )
 
 
 def _library_path() -> Path:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import interpreter as litert
 
-from edgecheck.runtime.runner import Driver, Tensor
+from edgecheck.runtime.results import OperatorTime, Placement, Profile
+from edgecheck.runtime.runner import Runner, Tensor
 
 
-class LiteRTDriver(Driver):
+class TfliteRunner(Runner):
     """An interpreter, addressed through the file's signature where it has one."""
 
     def __init__(self) -> None:
@@ -22,7 +23,7 @@ class LiteRTDriver(Driver):
         self._path = ""
         self._threads = 1
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         self._path, self._threads = path, options["threads"]
         self._interpreter = litert.Interpreter(model_path=path, num_threads=self._threads)
         self._interpreter.allocate_tensors()
@@ -34,7 +35,7 @@ class LiteRTDriver(Driver):
             [_tensor(name, item) for name, item in outputs_by_name.items()],
         )
 
-    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         self._set_inputs(inputs)
         self._interpreter.invoke()
         return {
@@ -42,7 +43,7 @@ class LiteRTDriver(Driver):
             for name, tensor in self._outputs.items()
         }
 
-    def _inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+    def prepare_inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
         self._set_inputs(inputs)
         invoke: Callable[[], object] = self._interpreter.invoke
         return invoke
@@ -61,7 +62,7 @@ class LiteRTDriver(Driver):
         for name, array in inputs.items():
             interpreter.set_tensor(self._inputs[name]["index"], array)
 
-    def placement(self, feed: dict[str, str]) -> dict[str, Any]:
+    def placement(self, feed: dict[str, str]) -> Placement:
         """Operators of the graph, and which of them no delegate took."""
         details = self._interpreter._get_ops_details()
         operators = [item for item in details if item["op_name"] != "DELEGATE"]
@@ -70,19 +71,21 @@ class LiteRTDriver(Driver):
         left = Counter(
             item["op_name"] for index, item in enumerate(operators) if index not in delegated
         )
-        return {
-            "delegates": {"XNNPACK": len(delegates)} if delegates else {},
-            "operators": len(operators),
-            "delegated_operators": len(delegated),
-            "undelegated_operators": len(operators) - len(delegated),
-            "undelegated_operators_by_type": dict(sorted(left.items())),
-        }
+        return Placement(
+            operators=len(operators),
+            undelegated_operators=len(operators) - len(delegated),
+            undelegated_operators_by_type=dict(sorted(left.items())),
+            facts={
+                "delegates": {"XNNPACK": len(delegates)} if delegates else {},
+                "delegated_operators": len(delegated),
+            },
+        )
 
-    def profile(self, feed: dict[str, str]) -> dict[str, Any]:
+    def profile(self, feed: dict[str, str]) -> Profile:
         """Times of operators, also within the delegate, at LiteRT's resolution of 1 us."""
         from edgecheck.targets.tflite import profiler
 
-        rows: list[dict[str, Any]] = []
+        operators: tuple[OperatorTime, ...] = ()
         runs = 0
         note = profiler.unavailable()
         if not note:
@@ -90,10 +93,10 @@ class LiteRTDriver(Driver):
                 text, runs = profiler.summary(
                     self._path, self._load_feed(feed), warmup=3, runs=50, limit_s=1.0
                 )
-                rows = profiler.rows(text, runs)
+                operators = profiler.operator_times(text, runs)
             except (AttributeError, KeyError, OSError, RuntimeError, ValueError) as error:
                 note = f"LiteRT's profiler failed: {error}"
-        return {"rows": rows, "runs": runs, "preferred": "XNNPACK", "note": note}
+        return Profile(operators, runs, preferred="XNNPACK", note=note)
 
 
 def _delegated(operators: list[Any], delegates: list[Any]) -> set[int]:

@@ -15,16 +15,16 @@ from ai_edge_litert import interpreter as litert
 from edgecheck.runtime.runner import Tensor
 from edgecheck.runtime.trace import Array, Seen
 from edgecheck.runtime.tracer import Tracer, dequantized
-from edgecheck.targets.tflite.run import LiteRTDriver
+from edgecheck.targets.tflite.run import TfliteRunner
 
 
-class LiteRTTracer(Tracer, LiteRTDriver):
+class TfliteTracer(Tracer, TfliteRunner):
     """An interpreter that keeps its tensors."""
 
     note = "XNNPACK ran one operator at a time"
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-        found = super()._open(path, options)
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        found = super().open_file(path, options)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the memory that this takes
             self._interpreter = litert.Interpreter(
@@ -37,8 +37,8 @@ class LiteRTTracer(Tracer, LiteRTDriver):
         self._shapes = {item["index"]: tuple(item["shape"]) for item in inputs}
         return found
 
-    def _observed(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
-        outputs = {name: array.copy() for name, array in self._infer(inputs).items()}
+    def observe(self, inputs: dict[str, Array]) -> tuple[Sequence[Seen], dict[str, Array]]:
+        outputs = {name: array.copy() for name, array in self.infer(inputs).items()}
         details = {item["index"]: item for item in self._interpreter.get_tensor_details()}
         seen = []
         for operator in self._interpreter._get_ops_details():

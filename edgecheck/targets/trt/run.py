@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.runtime.runner import Driver, Tensor
+from edgecheck.runtime.results import Placement
+from edgecheck.runtime.runner import Runner, Tensor
 
 _LIBRARIES = ("tensorrt", "tensorrt_rtx")
 
 
-class TensorRTDriver(Driver):
+class TrtRunner(Runner):
     """A deserialized engine with one execution context and one stream."""
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class TensorRTDriver(Driver):
         self._buffers: dict[str, tuple[int, int]] = {}
         self._held_bytes = 0
 
-    def _open(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         name = next((item for item in _LIBRARIES if importlib.util.find_spec(item)), None)
         if name is None:
             raise RuntimeError("neither tensorrt nor tensorrt_rtx is installed")
@@ -65,8 +66,8 @@ class TensorRTDriver(Driver):
         dtype = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name))).name
         return {"name": name, "shape": shape, "dtype": dtype}
 
-    def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        run = self._inference(inputs)
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        run = self.prepare_inference(inputs)
         run()
         outputs = {}
         for name in self._outputs:
@@ -76,7 +77,7 @@ class TensorRTDriver(Driver):
             outputs[name] = array
         return outputs
 
-    def _inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+    def prepare_inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
         """One inference on inputs that are on the device already, until its stream has finished."""
         for name, array in inputs.items():
             if not self._context.set_input_shape(name, array.shape):
@@ -108,9 +109,9 @@ class TensorRTDriver(Driver):
             self._buffers[name] = (address, size)
         return address
 
-    def placement(self, feed: dict[str, str]) -> dict[str, Any]:
+    def placement(self, feed: dict[str, str]) -> Placement:
         """The GPU that runs it all."""
-        return {"device": self._cuda.name()}
+        return Placement(facts={"device": self._cuda.name()})
 
     def reported_memory(self, feed: dict[str, str]) -> dict[str, int]:
         """Device memory: what loading took, and the buffers of inputs and outputs."""

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from edgecheck.capture import torch as program
 from edgecheck.declare.model import Input
-from edgecheck.targets import all_targets
 from edgecheck.targets.common import keep_float
 from edgecheck.targets.common.keep_float import KeepFloatError, Operator
-from edgecheck.targets.ort import OrtTools
-from edgecheck.targets.tflite import TfliteTools
-from edgecheck.targets.tflite.run import LiteRTDriver
+from edgecheck.targets.ort.build import OrtBuilder
+from edgecheck.targets.registry import all_targets
+from edgecheck.targets.tflite.build import TfliteBuilder
+from edgecheck.targets.tflite.run import TfliteRunner
 
 WEIGHT = np.ones((2, 2), np.float32)
 SHAPES = st.lists(st.integers(1, 9), min_size=2, max_size=4).filter(lambda item: np.prod(item) > 8)
@@ -145,13 +145,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = np.random.default_rng(0).uniform(-1, 1, (8, 3, 8, 8)).astype(np.float32)
     np.save(folder / "images.npy", images)
     np.save(folder / "one.npy", images[:1])
-    for name, tools in (("ort", OrtTools), ("tflite", TfliteTools)):
+    for name, tools in (("ort", OrtBuilder), ("tflite", TfliteBuilder)):
         tools().build(**request(folder, name, "fp32", []))
     return folder
 
 
 def request(folder: Path, target: str, precision: str, keep: list[str]) -> dict[str, Any]:
-    suffix = all_targets()[target].suffix
+    suffix = all_targets()[target].files.suffix
     built_from = "m.pt2" if precision == "fp32" or target == "coreml" else f"fp32{suffix}"
     return {
         "precision": precision,
@@ -161,7 +161,7 @@ def request(folder: Path, target: str, precision: str, keep: list[str]) -> dict[
         "outputs": ["scores"],
         "calibration": {"image": str(folder / "images.npy")},
         "example": {"image": str(folder / "one.npy")},
-        "options": {**all_targets()[target].options, keep_float.OPTION: {precision: keep}},
+        "options": {**all_targets()[target].options.defaults, keep_float.OPTION: {precision: keep}},
         "program": str(folder / "m.pt2"),
     }
 
@@ -180,12 +180,12 @@ def request(folder: Path, target: str, precision: str, keep: list[str]) -> dict[
 def test_a_kept_layer_is_float_in_the_file_and_the_others_are_not(
     made: Path, target: str, precision: str
 ) -> None:
-    tools: Any = {"ort": OrtTools, "tflite": TfliteTools}.get(target)
+    tools: Any = {"ort": OrtBuilder, "tflite": TfliteBuilder}.get(target)
     if target == "coreml":
         pytest.importorskip("coremltools")
-        from edgecheck.targets.coreml import CoreMLTools
+        from edgecheck.targets.coreml.build import CoremlBuilder
 
-        tools = CoreMLTools
+        tools = CoremlBuilder
 
     products = precision in ("int8-dynamic", "int4") and target == "ort"
     expected = ["hidden", "head"] if products else list(Network.sizes)
@@ -211,6 +211,6 @@ def test_an_end_of_a_tflite_file_that_only_float_layers_touch_is_float(
 ) -> None:
     given = request(made, "tflite", "int8", ["stem", "head"])
     given["options"] = {**given["options"], "io": io}
-    TfliteTools().build(**given)
-    loaded = LiteRTDriver().load(given["output"], {"threads": 1})
+    TfliteBuilder().build(**given)
+    loaded = TfliteRunner().load(given["output"], {"threads": 1})
     assert {item["dtype"] for item in [*loaded["inputs"], *loaded["outputs"]]} == {dtype}

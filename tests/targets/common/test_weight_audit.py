@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from edgecheck.capture import torch as program
 from edgecheck.declare.model import Input
-from edgecheck.targets import all_targets
 from edgecheck.targets.common import keep_float, program_weights
 from edgecheck.targets.common.weight_audit import (
     Stored,
@@ -23,6 +22,7 @@ from edgecheck.targets.common.weight_audit import (
     from_integers,
     from_palette,
 )
+from edgecheck.targets.registry import all_targets
 from tests.localization.files import opened
 from tests.targets.common.test_keep_float import Network, request
 
@@ -242,7 +242,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tools(target: str) -> Any:
-    module, name = all_targets()[target].tools.split(":")
+    module, name = all_targets()[target].build.builder.split(":")
     return getattr(importlib.import_module(module), name)()
 
 
@@ -265,7 +265,7 @@ def test_every_layer_of_a_file_is_known_and_a_flipped_bit_is_laid_to_its_own(
 
     def audit(path: Path) -> dict[str, Any]:
         result: dict[str, Any] = tools(target).audit(
-            path=str(path), program=str(made / "m.pt2"), reader=all_targets()[target].weights
+            path=str(path), program=str(made / "m.pt2"), reader=all_targets()[target].build.weights
         )
         return result
 

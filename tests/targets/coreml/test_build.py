@@ -18,9 +18,9 @@ from edgecheck.declare.model import Input
 from edgecheck.digests import file_sha256
 from edgecheck.mil.evaluator import Evaluator
 from edgecheck.mil.reader import read
-from edgecheck.runtime.torch import load_program
-from edgecheck.targets import all_targets
-from edgecheck.targets.coreml import CoreMLTools, check_options
+from edgecheck.runtime.torch_program import load_program
+from edgecheck.targets.coreml.build import CoremlBuilder
+from edgecheck.targets.registry import all_targets
 from tests.mil import packages
 from tests.targets.test_builds import Network
 
@@ -39,13 +39,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = np.random.default_rng(0).uniform(-1, 1, (16, 3, 8, 8)).astype(np.float32)
     np.save(folder / "images.npy", images)
     np.save(folder / "one.npy", images[:1])
-    for precision in TARGET.precisions:
+    for precision in TARGET.build.precisions:
         build(folder, precision, folder / f"{precision}.mlpackage")
     return folder
 
 
 def build(folder: Path, precision: str, output: Path, **options: Any) -> Path:
-    CoreMLTools().build(
+    CoremlBuilder().build(
         precision=precision,
         source=str(folder / "m.pt2"),
         output=str(output),
@@ -53,16 +53,16 @@ def build(folder: Path, precision: str, output: Path, **options: Any) -> Path:
         outputs=["scores"],
         calibration={"image": str(folder / "images.npy")},
         example={"image": str(folder / "one.npy")},
-        options={**TARGET.options, **options},
+        options={**TARGET.options.defaults, **options},
     )
     return output
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    return CoreMLTools().inspect(path=str(path))
+    return CoremlBuilder().inspect(path=str(path))
 
 
-@pytest.mark.parametrize("precision", TARGET.precisions)
+@pytest.mark.parametrize("precision", TARGET.build.precisions)
 def test_a_package_holds_and_computes_what_was_asked_for(folder: Path, precision: str) -> None:
     package = folder / f"{precision}.mlpackage"
     contents = inspect(package)
@@ -81,7 +81,7 @@ def test_a_package_holds_and_computes_what_was_asked_for(folder: Path, precision
 
 def test_a_float_package_is_not_taken_for_another_precision(folder: Path) -> None:
     contents = inspect(folder / "fp32.mlpackage")
-    for precision in set(TARGET.precisions) - {"fp32"}:
+    for precision in set(TARGET.build.precisions) - {"fp32"}:
         failures, _ = judge_precision(precision, contents)
         assert failures
 
@@ -203,11 +203,11 @@ def test_a_damaged_package_is_a_failure_in_one_line(
     ],
 )
 def test_options_that_do_not_fit_are_named(options: dict[str, Any], problem: str) -> None:
-    assert problem in check_options({**TARGET.options, **options})
+    assert problem in TARGET.options.problem({**TARGET.options.defaults, **options})
 
 
 def test_the_default_options_fit() -> None:
-    assert check_options(TARGET.options) == ""
+    assert TARGET.options.problem(TARGET.options.defaults) == ""
 
 
 class Pooled(torch.nn.Module):

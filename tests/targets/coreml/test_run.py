@@ -14,9 +14,9 @@ pytest.importorskip("coremltools")
 
 from edgecheck.capture import torch as program
 from edgecheck.declare.model import Input
-from edgecheck.targets import all_targets
-from edgecheck.targets.coreml import CoreMLTools
-from edgecheck.targets.coreml.run import CoreMLDriver, to_pixels
+from edgecheck.targets.coreml.build import CoremlBuilder
+from edgecheck.targets.coreml.run import CoremlRunner, to_pixels
+from edgecheck.targets.registry import all_targets
 
 TARGET = all_targets()["coreml"]
 pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="Core ML itself runs on macOS")
@@ -34,7 +34,7 @@ def package(folder: Path, **options: Any) -> Path:
     inputs = [Input("image", ("batch", 3, 4, 4), low=0.0, high=1.0)]
     program.capture(Colours().eval(), inputs, ["shares"], {}, folder / "m.pt2")
     np.save(folder / "one.npy", np.zeros((1, 3, 4, 4), np.float32))
-    CoreMLTools().build(
+    CoremlBuilder().build(
         precision="fp32",
         source=str(folder / "m.pt2"),
         output=str(folder / "m.mlpackage"),
@@ -42,13 +42,13 @@ def package(folder: Path, **options: Any) -> Path:
         outputs=["shares"],
         calibration=None,
         example={"image": str(folder / "one.npy")},
-        options={**TARGET.options, **options},
+        options={**TARGET.options.defaults, **options},
     )
     return folder / "m.mlpackage"
 
 
-def opened(path: Path, **options: Any) -> tuple[CoreMLDriver, dict[str, Any]]:
-    driver = CoreMLDriver()
+def opened(path: Path, **options: Any) -> tuple[CoremlRunner, dict[str, Any]]:
+    driver = CoremlRunner()
     return driver, driver.load(str(path), {"threads": 1, "target": options})
 
 
@@ -66,9 +66,9 @@ def test_an_array_goes_in_as_it_is_and_the_executor_is_named(tmp_path: Path) -> 
     assert info["inputs"] == [{"name": "image", "shape": [1, 3, 4, 4], "dtype": "float32"}]
     values = pixels() / 255
     np.testing.assert_allclose(
-        driver._infer({"image": values})["shares"], expected(values), rtol=1e-6
+        driver.infer({"image": values})["shares"], expected(values), rtol=1e-6
     )
-    assert driver.placement({}) == {"executor": "mil-reference"}
+    assert driver.placement({}).as_record() == {"executor": "mil-reference"}
 
 
 def test_an_image_is_given_as_the_pixels_that_its_values_stand_for(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_an_image_is_given_as_the_pixels_that_its_values_stand_for(tmp_path: Pat
     bias = np.asarray(IMAGE["bias"], np.float32).reshape(1, 3, 1, 1)
     values = (pixels() / 255 + bias).astype(np.float32)
     np.testing.assert_allclose(
-        driver._infer({"image": values})["shares"], expected(values), rtol=1e-5
+        driver.infer({"image": values})["shares"], expected(values), rtol=1e-5
     )
 
 
@@ -99,7 +99,7 @@ def test_a_classifier_gives_its_probabilities_in_the_order_of_the_labels(tmp_pat
     driver, info = opened(package(tmp_path, labels=["red", "green", "blue"]))
     assert [item["shape"] for item in info["outputs"]] == [[1, 3]]
     values = pixels(1) / 255
-    (shares,) = driver._infer({"image": values}).values()
+    (shares,) = driver.infer({"image": values}).values()
     np.testing.assert_allclose(shares, expected(values), rtol=1e-6)
 
 
@@ -113,4 +113,4 @@ def test_a_package_for_a_newer_system_than_stated_is_refused(tmp_path: Path) -> 
 def test_a_wrong_shape_is_told_with_the_right_one(tmp_path: Path) -> None:
     driver, _ = opened(package(tmp_path))
     with pytest.raises(ValueError, match=r"(1, 3, 5, 4).*(1, 3, 4, 4)"):
-        driver._infer({"image": np.zeros((1, 3, 5, 4), np.float32)})
+        driver.infer({"image": np.zeros((1, 3, 5, 4), np.float32)})

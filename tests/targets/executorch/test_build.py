@@ -22,9 +22,10 @@ from edgecheck.errors import ArtifactError, ChildError
 from edgecheck.mil.evaluator import Evaluator
 from edgecheck.mil.reader import read
 from edgecheck.process.parent import Child, Service
-from edgecheck.targets import all_targets
-from edgecheck.targets.executorch import ExecutorchTools, coreml_delegate, file
+from edgecheck.targets.executorch import coreml_delegate, file
+from edgecheck.targets.executorch.build import ExecutorchBuilder
 from edgecheck.targets.executorch.file import FileError
+from edgecheck.targets.registry import all_targets
 from fixtures import digits
 from tests.targets.test_builds import INPUTS, OUTPUTS, Network
 
@@ -65,7 +66,7 @@ def build(
     """The path of a file, built if it is not there yet."""
     output = folder / f"{Path(source).stem}-{backend}-{precision}.pte"
     if not output.exists():
-        ExecutorchTools().build(
+        ExecutorchBuilder().build(
             precision=precision,
             source=str(folder / source),
             output=str(output),
@@ -79,7 +80,7 @@ def build(
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
-    return ExecutorchTools().inspect(path=str(path))
+    return ExecutorchBuilder().inspect(path=str(path))
 
 
 @pytest.mark.parametrize(
@@ -221,10 +222,10 @@ def test_tables_without_end_are_refused() -> None:
 
 
 def test_options_are_checked_before_a_build(folder: Path) -> None:
-    assert TARGET.check_options({"backend": "portable"}) == ""
-    assert "'vulkan', not one of xnnpack" in TARGET.check_options({"backend": "vulkan"})
-    assert "Apple" in TARGET.gaps({"backend": "coreml"})["run"]
-    assert TARGET.gaps({"backend": "portable"}) == {}
+    assert TARGET.options.problem({"backend": "portable"}) == ""
+    assert "'vulkan', not one of xnnpack" in TARGET.options.problem({"backend": "vulkan"})
+    assert "Apple" in TARGET.host.gaps({"backend": "coreml"})["run"]
+    assert TARGET.host.gaps({"backend": "portable"}) == {}
     with pytest.raises(ArtifactError, match="coreml backend is built in fp32, fp16 only"):
         build(folder, "int8", "coreml")
 
@@ -236,7 +237,7 @@ def test_a_missing_package_is_named() -> None:
 
 def test_a_build_that_hangs_is_ended(folder: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "never.pt2")
-    with Child(Service(TARGET.tools), tmp_path) as child:
+    with Child(Service(TARGET.build.builder), tmp_path) as child:
         child.ready()
         with pytest.raises(ChildError, match=r"took longer than the limit of 2 s") as caught:
             child.call(

@@ -14,9 +14,9 @@ from edgecheck.capture import torch as program
 from edgecheck.declare.model import Artifact, Input
 from edgecheck.devices.binding import bind
 from edgecheck.judge.operator_profile import summarize
-from edgecheck.targets.executorch import ExecutorchTools
+from edgecheck.targets.executorch.build import ExecutorchBuilder
 from edgecheck.targets.executorch.file import FileError
-from edgecheck.targets.executorch.run import PORTABLE, ExecutorchDriver, ExecutorchError
+from edgecheck.targets.executorch.run import PORTABLE, ExecutorchError, ExecutorchRunner
 
 INPUTS = [
     Input("image", ("batch", 3, 6, 8), low=-1.0, high=1.0),
@@ -71,7 +71,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
     for backend in ("xnnpack", "portable"):
         found[backend] = str(folder / f"{backend}.pte")
-        ExecutorchTools().build(
+        ExecutorchBuilder().build(
             precision="fp32",
             source=str(folder / "m.pt2"),
             output=found[backend],
@@ -84,8 +84,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-def opened(path: str, backend: str = "xnnpack", threads: int = 1) -> ExecutorchDriver:
-    driver = ExecutorchDriver()
+def opened(path: str, backend: str = "xnnpack", threads: int = 1) -> ExecutorchRunner:
+    driver = ExecutorchRunner()
     info = driver.load(path, {"threads": threads, "target": {"backend": backend}})
     if len(info["inputs"]) == len(INPUTS):
         found = bind(INPUTS, OUTPUTS, info["inputs"], info["outputs"], Artifact(path))
@@ -111,7 +111,7 @@ def test_strides_and_byte_orders_are_read_right(files: dict[str, Any], tmp_path:
     turned = np.ascontiguousarray(image.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     assert not turned.flags.c_contiguous
     results = [
-        driver._infer(driver._file_inputs({"image": array, "index": np.array([2], dtype)}))
+        driver.infer(driver._file_inputs({"image": array, "index": np.array([2], dtype)}))
         for array, dtype in ((image, "<i8"), (turned, ">i8"), (image.astype(">f4"), "<i4"))
     ]
     for other in results[1:]:
@@ -130,7 +130,7 @@ def test_a_program_for_channels_last_gets_its_bytes_in_that_order(tmp_path: Path
     path.write_bytes(bytes(lowered.to_executorch().buffer))
     driver = opened(str(path), "portable")
     assert driver._inputs["input_0"]["channels_last"]
-    result = driver._infer({"input_0": np.ascontiguousarray(image.numpy())})["output_0"]
+    result = driver.infer({"input_0": np.ascontiguousarray(image.numpy())})["output_0"]
     with torch.no_grad():
         np.testing.assert_allclose(result, module(image).numpy(), atol=1e-6)
 
@@ -141,10 +141,10 @@ def test_inputs_of_other_shapes_and_kinds_are_named(files: dict[str, Any]) -> No
     for wrong in (np.zeros((2, 3, 6, 8)), np.zeros((1, 3, 8, 6)), np.zeros((3, 6, 8))):
         given = {"input_0": wrong.astype(np.float32), "input_1": index}
         with pytest.raises(ValueError, match=r"input_0 has shape .*, but the file takes \(1, 3, "):
-            driver._infer(given)
+            driver.infer(given)
     with pytest.raises(ValueError, match="'image' is int64, but the file takes float32"):
         driver._file_inputs({"image": np.zeros((1, 3, 6, 8), np.int64), "index": index})
-    assert np.isfinite(driver._infer({"input_0": image, "input_1": index})["output_0"]).all()
+    assert np.isfinite(driver.infer({"input_0": image, "input_1": index})["output_0"]).all()
 
 
 def test_files_that_are_none_are_refused_before_the_runtime_sees_them(
@@ -182,15 +182,15 @@ def test_errors_of_the_runtime_are_words(files: dict[str, Any]) -> None:
     driver = opened(files["xnnpack"])
     image = np.zeros((1, 3, 6, 8), np.float32)
     with pytest.raises(ExecutorchError, match=r"^inference failed: invalid argument \(Exec"):
-        driver._infer({"input_0": image, "input_1": np.array([99])})
+        driver.infer({"input_0": image, "input_1": np.array([99])})
 
 
 def test_files_can_be_loaded_beside_each_other_and_again(files: dict[str, Any]) -> None:
     array = {"input_0": files["arrays"]["image"][:1], "input_1": np.array([1])}
     drivers = [opened(files[name], name) for name in ("xnnpack", "portable", "xnnpack")]
-    first = [driver._infer(array)["output_1"] for driver in drivers]
+    first = [driver.infer(array)["output_1"] for driver in drivers]
     drivers[1].load(files["xnnpack"], {"threads": 1})
-    again = [driver._infer(array)["output_1"] for driver in drivers]
+    again = [driver.infer(array)["output_1"] for driver in drivers]
     np.testing.assert_array_equal(again[0], first[0])
     np.testing.assert_array_equal(again[1], first[0])
     np.testing.assert_array_equal(again[2], first[2])
@@ -201,8 +201,8 @@ def test_a_timed_inference_gives_the_same_each_time(files: dict[str, Any]) -> No
     """Planned inputs are overwritten by the inference that reads them."""
     driver = opened(files["xnnpack"])
     array = {"input_0": files["arrays"]["image"][:1], "input_1": np.array([1])}
-    expected = driver._infer(array)["output_1"]
-    infer: Any = driver._inference(array)
+    expected = driver.infer(array)["output_1"]
+    infer: Any = driver.prepare_inference(array)
     for _ in range(3):
         np.testing.assert_array_equal(infer()[1].numpy(), expected)
 
@@ -216,24 +216,24 @@ def test_threads_are_as_many_as_asked_for(files: dict[str, Any]) -> None:
 def test_what_no_delegate_takes_is_a_finding_unless_none_was_wanted(
     files: dict[str, Any],
 ) -> None:
-    mixed = opened(files["xnnpack"]).placement(files["single"])
+    mixed = opened(files["xnnpack"]).placement(files["single"]).as_record()
     assert mixed["delegates"] == {"XnnpackBackend": 1}
     assert "aten::embedding.out" in mixed["undelegated_operators_by_type"]
     assert mixed["undelegated_operators"] == sum(mixed["undelegated_operators_by_type"].values())
     assert mixed["operators"] == mixed["delegated_operators"] + mixed["undelegated_operators"]
-    plain = opened(files["portable"], "portable").placement(files["single"])
+    plain = opened(files["portable"], "portable").placement(files["single"]).as_record()
     assert plain["delegates"] == {}
     assert plain["operators"] == plain["portable_operators"] > 0
     assert "undelegated_operators" not in plain
-    unlowered = opened(files["portable"]).placement(files["single"])
+    unlowered = opened(files["portable"]).placement(files["single"]).as_record()
     assert unlowered["undelegated_operators"] == plain["operators"]
 
 
 def test_a_profile_shows_operators_within_delegates_and_beside_them(files: dict[str, Any]) -> None:
     driver = opened(files["xnnpack"])
     found = driver.profile(files["single"])
-    assert found["note"] == ""
-    assert 3 <= found["runs"] <= 50
+    assert found.note == ""
+    assert 3 <= found.runs <= 50
     profile = summarize(found)
     assert profile.preferred == "XnnpackBackend"
     inside = [item.operator for item in profile.types if item.placed == "XnnpackBackend"]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecheck.targets.executorch import file, xnnpack_exposing
-from edgecheck.targets.executorch.run import ExecutorchDriver
+from edgecheck.targets.executorch.run import ExecutorchRunner
 from edgecheck.targets.executorch.trace import ExecutorchTracer
 
 
@@ -80,14 +80,14 @@ def test_all_tensors_are_seen_and_outputs_stay_the_same(
     if backend == "portable":
         sample = (torch.zeros(1, 3, 6, 6), torch.zeros(1, dtype=torch.int64))
         program = lowered(network(), sample, tmp_path / "m.pte", backend)
-    plain = opened(ExecutorchDriver(), program, backend)
+    plain = opened(ExecutorchRunner(), program, backend)
     tracer = opened(ExecutorchTracer(), program, backend)
     module = network()
     for call in range(3):  # the state goes on
         image = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(call))
         inputs = {"input_0": image.numpy(), "input_1": np.array([call])}
-        seen, outputs = tracer._observed(inputs)
-        np.testing.assert_array_equal(outputs["output_0"], plain._infer(inputs)["output_0"])
+        seen, outputs = tracer.observe(inputs)
+        np.testing.assert_array_equal(outputs["output_0"], plain.infer(inputs)["output_0"])
         found = [np.sort(item.values, axis=None) for item in seen]
         with torch.no_grad():
             for part in module.parts(image, torch.tensor([call])):

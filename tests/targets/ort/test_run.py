@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edgecheck.targets.ort.run import OnnxRuntimeDriver
+from edgecheck.targets.ort.run import OrtRunner
 
 OPTIONS = {"threads": 1}
 
@@ -32,7 +32,7 @@ def save_scale(path: Path, shape: list[Any], kind: int = TensorProto.FLOAT, op: 
 def opened(
     path: str, batch: int | None = None, transpose: list[int] | None = None, **chosen: Any
 ) -> Any:
-    driver = OnnxRuntimeDriver()
+    driver = OrtRunner()
     driver.load(path, {**OPTIONS, "target": chosen})
     side = {"name": "x", "transpose": transpose}
     driver.bind(
@@ -110,13 +110,13 @@ def test_a_provider_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has the CUDA provider")
     with pytest.raises(RuntimeError, match="did not enable"):
-        OnnxRuntimeDriver().load(path, {**OPTIONS, "target": {"providers": providers}})
+        OrtRunner().load(path, {**OPTIONS, "target": {"providers": providers}})
 
 
 def test_placement_counts_what_ran_by_provider(tmp_path: Path) -> None:
     driver = opened(save_scale(tmp_path / "m.onnx", ["batch", 3]))
     np.save(tmp_path / "in.npy", np.ones((1, 3), np.float32))
-    placement = driver.placement({"image": str(tmp_path / "in.npy")})
+    placement = driver.placement({"image": str(tmp_path / "in.npy")}).as_record()
     assert placement["operators_by_provider"] == {"CPUExecutionProvider": 1}
     assert placement["undelegated_operators"] == 0
 
@@ -127,7 +127,7 @@ def test_a_provider_that_takes_no_operator_leaves_them_all(tmp_path: Path) -> No
     asked = ["AzureExecutionProvider", "CPUExecutionProvider"]
     driver = opened(save_scale(tmp_path / "m.onnx", ["batch", 3]), providers=asked)
     np.save(tmp_path / "in.npy", np.ones((1, 3), np.float32))
-    placement = driver.placement({"image": str(tmp_path / "in.npy")})
+    placement = driver.placement({"image": str(tmp_path / "in.npy")}).as_record()
     assert placement["asked_provider"] == "AzureExecutionProvider"
     assert placement["undelegated_operators_by_type"] == {"Add": 1}
 
@@ -135,7 +135,7 @@ def test_a_provider_that_takes_no_operator_leaves_them_all(tmp_path: Path) -> No
 def test_a_timed_inference_is_the_runtimes_own_and_gives_the_same(tmp_path: Path) -> None:
     driver = opened(save_scale(tmp_path / "m.onnx", ["batch", 3]))
     array = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
-    infer = driver._inference(driver._file_inputs({"image": array}))
+    infer = driver.prepare_inference(driver._file_inputs({"image": array}))
     for _ in range(2):
         (output,) = infer()
         np.testing.assert_array_equal(output, array + array)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from edgecheck.names import CHECKS
-from edgecheck.targets import all_targets, find_target
 from edgecheck.targets.ort_web.browser import find_browser
 from edgecheck.targets.ort_web.package import find_runtime
+from edgecheck.targets.registry import all_targets, find_target
 from tests.conftest import Judge, Judged
 from tests.targets.ort_web.web import needs_browser
 
@@ -45,18 +45,18 @@ def add_browser(path: Path) -> None:
 
 
 def test_what_is_missing_is_told_with_the_commands_that_help(bare: Path) -> None:
-    assert WEB.lacks() == (
+    assert WEB.host.missing() == (
         "no Chromium: apt-get install chromium, or python -m playwright install chromium; "
         "no onnxruntime-web in node_modules here or above: npm install onnxruntime-web@1.30.0 "
         "(or set EDGECHECK_ORT_WEB to the package's folder)"
     )
-    assert WEB.others() == {}
+    assert WEB.runtime.other_versions() == {}
     add_browser(bare / "bin" / "chromium")
-    assert WEB.lacks().startswith("no onnxruntime-web")
+    assert WEB.host.missing().startswith("no onnxruntime-web")
     install_runtime(bare)
-    assert WEB.lacks() == WEBGPU.lacks() == ""
-    assert WEB.others()["onnxruntime-web"] == "1.2.3"
-    assert str(bare / "bin" / "chromium") in WEB.others()["browser"]
+    assert WEB.host.missing() == WEBGPU.host.missing() == ""
+    assert WEB.runtime.other_versions()["onnxruntime-web"] == "1.2.3"
+    assert str(bare / "bin" / "chromium") in WEB.runtime.other_versions()["browser"]
 
 
 def test_the_runtime_is_found_above_and_where_the_variable_says(
@@ -84,8 +84,8 @@ def test_playwrights_own_browser_is_found(bare: Path, place: str) -> None:
 
 
 def test_the_packages_are_those_that_building_needs_too() -> None:
-    assert set(all_targets()["ort"].packages) <= set(WEB.packages)
-    assert "playwright" in WEB.packages
+    assert set(all_targets()["ort"].host.packages) <= set(WEB.host.packages)
+    assert "playwright" in WEB.host.packages
 
 
 def test_names_that_people_use() -> None:
@@ -94,9 +94,9 @@ def test_names_that_people_use() -> None:
 
 
 def test_an_adapter_is_hardware_or_software() -> None:
-    assert WEBGPU.check_options(WEBGPU.options) == ""
-    assert WEBGPU.check_options(SOFTWARE) == ""
-    assert WEBGPU.check_options({"adapter": "fast"}) == (
+    assert WEBGPU.options.problem(WEBGPU.options.defaults) == ""
+    assert WEBGPU.options.problem(SOFTWARE) == ""
+    assert WEBGPU.options.problem({"adapter": "fast"}) == (
         "adapter is 'fast', but may be hardware or software"
     )
 

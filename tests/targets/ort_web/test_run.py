@@ -21,6 +21,7 @@ from edgecheck.errors import ChildError
 from edgecheck.judge.latency_statistics import Samples
 from edgecheck.judge.verdict import Outcome
 from edgecheck.process.parent import Child
+from edgecheck.runtime.results import Placement
 from tests.targets.ort_web import web
 
 pytestmark = web.needs_browser
@@ -40,6 +41,11 @@ DTYPES = (
 def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     with web.start(tmp_path_factory.mktemp("driver")) as started:
         yield started
+
+
+def placement_record(child: Child, feed: dict[str, str]) -> dict[str, Any]:
+    fields = child.call("placement_data", timeout_s=web.PATIENCE_S, feed=feed)
+    return Placement(**fields).as_record()
 
 
 def save_identity(path: Path, dtype: str) -> Path:
@@ -119,7 +125,7 @@ def test_more_threads_give_the_same(tmp_path: Path) -> None:
 def test_placement_tells_the_browser_and_the_download(child: Child, tmp_path: Path) -> None:
     web.load(child, web.save_product(tmp_path / "m.onnx", np.eye(4, dtype=np.float32)))
     feed = web.save_feed(np.zeros((1, 4), np.float32), tmp_path)
-    found = child.call("placement", timeout_s=web.PATIENCE_S, feed=feed)
+    found = placement_record(child, feed)
     assert found["operators_by_provider"] == {"CPUExecutionProvider": 1}
     assert found["browser"].startswith("Chromium ")
     assert {Path(name).suffix for name in found["runtime_files"]} == {".mjs", ".wasm"}
@@ -312,7 +318,7 @@ def test_software_webgpu_computes_the_same(webgpu: Child, tmp_path: Path) -> Non
     found = web.run(webgpu, array, tmp_path)
     np.testing.assert_allclose(found, array @ weight, rtol=1e-4, atol=1e-5)
     feed = web.save_feed(array, tmp_path)
-    placement = webgpu.call("placement", timeout_s=web.PATIENCE_S, feed=feed)
+    placement = placement_record(webgpu, feed)
     assert placement["operators_by_provider"] == {"WebGpuExecutionProvider": 1}
     assert placement["software"] is True
     assert placement["undelegated_operators"] == 0
@@ -331,7 +337,7 @@ def test_operators_that_webgpu_does_not_run_are_told(webgpu: Child, tmp_path: Pa
     )
     web.load(webgpu, path, adapter="software")
     feed = web.save_feed(np.eye(3, dtype=np.float32), tmp_path)
-    placement = webgpu.call("placement", timeout_s=web.PATIENCE_S, feed=feed)
+    placement = placement_record(webgpu, feed)
     assert placement["undelegated_operators_by_type"]["Det"] == 1
     assert placement["operators_by_provider"]["WebGpuExecutionProvider"] >= 1
 

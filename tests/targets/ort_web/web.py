@@ -11,8 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgecheck.process.parent import Child, Service
-from edgecheck.targets import all_targets
+from edgecheck.devices.local import runner_service
+from edgecheck.process.parent import Child
+from edgecheck.targets.registry import all_targets
 
 TARGET = all_targets()["ort-web"]
 needs_browser = pytest.mark.skipif(bool(TARGET.missing()), reason=TARGET.missing())
@@ -21,7 +22,7 @@ PATIENCE_S = 60.0
 
 def start(directory: Path) -> Child:
     """A driver's process, as edgecheck starts it: with the sources of the driver's modules only."""
-    return Child(Service(TARGET.driver, modules=TARGET.drivers), directory)
+    return Child(runner_service(TARGET), directory)
 
 
 def options(adapter: str = "", threads: int = 1) -> dict[str, Any]:

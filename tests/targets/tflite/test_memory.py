@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from edgecheck.targets.tflite import TfliteTools
+from edgecheck.targets.tflite.build import TfliteBuilder
 from edgecheck.targets.tflite.memory import plan_memory
 from tests.targets.tflite.graphs import Graph, model, pack
 
@@ -189,7 +189,7 @@ def test_a_broken_graph_is_told() -> None:
 
 def test_inspection_brings_the_plan(tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(pack(model(chain())))
-    contents = TfliteTools().inspect(path=str(tmp_path / "m.tflite"))
+    contents = TfliteBuilder().inspect(path=str(tmp_path / "m.tflite"))
     assert contents["failures"] == []
     assert contents["activation_memory"]["arena_bytes"] == 1200
 
@@ -197,7 +197,7 @@ def test_inspection_brings_the_plan(tmp_path: Path) -> None:
 def test_a_file_that_is_cut_off_says_so(tmp_path: Path) -> None:
     whole, path = pack(model(chain())), tmp_path / "m.tflite"
     path.write_bytes(whole[:-1])
-    (failure,) = TfliteTools().inspect(path=str(path))["failures"]
+    (failure,) = TfliteBuilder().inspect(path=str(path))["failures"]
     assert failure.startswith("the file is cut off or damaged: ")
     # Weights that lie after the flatbuffer, as in large files.
     made = model(chain())
@@ -209,7 +209,7 @@ def test_a_file_that_is_cut_off_says_so(tmp_path: Path) -> None:
         (5000, ["the file is cut off: its weights end at byte 5096, it has 5000"]),
     ):
         path.write_bytes(content[:size_bytes])
-        assert TfliteTools().inspect(path=str(path))["failures"] == says
+        assert TfliteBuilder().inspect(path=str(path))["failures"] == says
 
 
 # -- against TensorFlow Lite Micro

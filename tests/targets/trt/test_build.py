@@ -14,9 +14,10 @@ import torch
 from edgecheck.capture import torch as program
 from edgecheck.checks.export import judge_precision
 from edgecheck.declare.model import Input
-from edgecheck.targets import all_targets
-from edgecheck.targets.ort import OrtTools
-from edgecheck.targets.trt import BuildError, TensorRTTools, check_options, nvidia
+from edgecheck.targets.ort.build import OrtBuilder
+from edgecheck.targets.registry import all_targets
+from edgecheck.targets.trt import nvidia
+from edgecheck.targets.trt.build import BuildError, TrtBuilder
 from tests.targets.test_builds import Network
 
 TARGET = all_targets()["trt"]
@@ -36,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = np.random.default_rng(0).uniform(-1, 1, (16, 3, 8, 8)).astype(np.float32)
     np.save(folder / "images.npy", images)
     np.save(folder / "one.npy", images[:1])
-    OrtTools().build(
+    OrtBuilder().build(
         precision="fp32", source=str(folder / "m.pt2"), **arguments(folder, folder / "m.onnx")
     )
     return folder
@@ -49,25 +50,23 @@ def arguments(folder: Path, output: Path, **options: Any) -> dict[str, Any]:
         "outputs": ["scores"],
         "calibration": {"image": str(folder / "images.npy")},
         "example": {"image": str(folder / "one.npy")},
-        "options": {**TARGET.options, **options},
+        "options": {**TARGET.options.defaults, **options},
         "dims": {"batch": (1, 16)},
     }
 
 
 def build(folder: Path, output: Path, precision: str = "fp32", **options: Any) -> Path:
     source = str(folder / "m.onnx")
-    TensorRTTools().build(
-        precision=precision, source=source, **arguments(folder, output, **options)
-    )
+    TrtBuilder().build(precision=precision, source=source, **arguments(folder, output, **options))
     return output
 
 
-@pytest.mark.parametrize("precision", TARGET.precisions)
+@pytest.mark.parametrize("precision", TARGET.build.precisions)
 def test_an_engine_is_built_ahead_of_time_for_the_stated_architectures(
     folder: Path, tmp_path: Path, precision: str
 ) -> None:
     path = build(folder, tmp_path / "m.engine", precision, architectures=["SM86", "SM120"])
-    contents = TensorRTTools().inspect(path=str(path))
+    contents = TrtBuilder().inspect(path=str(path))
     assert contents["failures"] == []
     assert contents["format"]["architectures"] == ["SM86", "SM120"]
     assert contents["format"]["version"]
@@ -91,7 +90,7 @@ def test_an_operator_that_the_parser_refuses_is_named_with_its_node(
     broken.graph.node[0].name = "first"
     onnx.save(broken, str(tmp_path / "broken.onnx"))
     with pytest.raises(BuildError, match=r"node 'first' \(NoSuchOperator\): ") as caught:
-        TensorRTTools().build(
+        TrtBuilder().build(
             precision="fp32",
             source=str(tmp_path / "broken.onnx"),
             **arguments(folder, tmp_path / "m.engine", architectures=["SM89"]),
@@ -102,7 +101,7 @@ def test_an_operator_that_the_parser_refuses_is_named_with_its_node(
 def test_a_file_that_is_no_onnx_file_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"garbage")
     with pytest.raises(BuildError, match=r"can't parse the ONNX file: .*Failed to parse"):
-        TensorRTTools().build(
+        TrtBuilder().build(
             precision="fp32",
             source=str(tmp_path / "m.onnx"),
             **arguments(folder, tmp_path / "m.engine", architectures=["SM89"]),
@@ -112,7 +111,7 @@ def test_a_file_that_is_no_onnx_file_is_refused_in_one_line(folder: Path, tmp_pa
 @pytest.mark.skipif(bool(nvidia.gpu_name()), reason="this machine has an NVIDIA GPU")
 def test_an_engine_that_others_built_is_not_judged_where_nothing_reads_it(tmp_path: Path) -> None:
     (tmp_path / "m.engine").write_bytes(b"\0" * 4096)
-    contents = TensorRTTools().inspect(path=str(tmp_path / "m.engine"))
+    contents = TrtBuilder().inspect(path=str(tmp_path / "m.engine"))
     assert contents["failures"] == []
     assert "no NVIDIA GPU" in contents["not_inspected"]
     assert "no NVIDIA GPU" in TARGET.gap("parity")
@@ -134,7 +133,7 @@ def test_without_any_tensorrt_the_command_that_helps_is_told(
 
 def test_an_empty_file_is_no_engine(tmp_path: Path) -> None:
     (tmp_path / "m.engine").write_bytes(b"")
-    (failure,) = TensorRTTools().inspect(path=str(tmp_path / "m.engine"))["failures"]
+    (failure,) = TrtBuilder().inspect(path=str(tmp_path / "m.engine"))["failures"]
     assert failure == "0 bytes are no TensorRT engine"
 
 
@@ -147,4 +146,4 @@ def test_an_empty_file_is_no_engine(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_do_not_fit_are_named(options: dict[str, Any], problem: str) -> None:
-    assert check_options({**TARGET.options, **options}).startswith(problem)
+    assert TARGET.options.problem({**TARGET.options.defaults, **options}).startswith(problem)

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecheck.targets.onnx import inspection
-from edgecheck.targets.onnx.memory import plan_memory
+from edgecheck.targets.common.onnx import inspection
+from edgecheck.targets.common.onnx.memory import plan_memory
 
 Shape = Sequence[int | str | None]
 Node = tuple[Any, ...]
@@ -215,6 +215,6 @@ def test_inspection_brings_the_plan(tmp_path: Path) -> None:
     del made.graph.output[:]
     made.graph.output.append(value("y", ["batch", 200]))
     onnx.save(made, str(tmp_path / "m.onnx"))
-    contents = inspection.inspect(str(tmp_path / "m.onnx"))
+    contents = inspection.inspect(tmp_path / "m.onnx").as_data()
     assert contents["failures"] == []
     assert contents["activation_memory"]["arena_bytes"] == 1600

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecheck.targets.onnx import inspection
+from edgecheck.targets.common.onnx import inspection
 
 
-def save(path: Path, weight: onnx.TensorProto, opset: int = 20, ir: int = 10) -> str:
+def save(path: Path, weight: onnx.TensorProto, opset: int = 20, ir: int = 10) -> Path:
     """``y = x @ weight``, the weight dequantized first where it is an integer."""
     nodes = [helper.make_node("MatMul", ["x", "weight"], ["y"])]
     initializers = [weight]
@@ -30,7 +30,7 @@ def save(path: Path, weight: onnx.TensorProto, opset: int = 20, ir: int = 10) ->
     )
     model = helper.make_model(graph, ir_version=ir, opset_imports=[helper.make_opsetid("", opset)])
     path.write_bytes(model.SerializeToString())
-    return str(path)
+    return path
 
 
 def weight(dtype: str = "float32") -> onnx.TensorProto:
@@ -38,7 +38,7 @@ def weight(dtype: str = "float32") -> onnx.TensorProto:
 
 
 def test_float_weights_are_counted(tmp_path: Path) -> None:
-    contents = inspection.inspect(save(tmp_path / "m.onnx", weight()))
+    contents = inspection.inspect(save(tmp_path / "m.onnx", weight())).as_data()
     assert contents["failures"] == []
     assert contents["weight_elements"] == {"float32": 12}
     assert contents["weight_bytes"] == {"float32": 48}
@@ -47,7 +47,7 @@ def test_float_weights_are_counted(tmp_path: Path) -> None:
 
 
 def test_integer_weights_and_what_works_on_them_are_counted(tmp_path: Path) -> None:
-    contents = inspection.inspect(save(tmp_path / "m.onnx", weight("int8")))
+    contents = inspection.inspect(save(tmp_path / "m.onnx", weight("int8"))).as_data()
     assert contents["weight_elements"] == {"int8": 12}
     assert contents["quantized_operators"] == {"MatMul": 1}
 
@@ -59,7 +59,7 @@ def test_a_layer_is_one_of_integers_only_where_its_data_is_quantized_too(tmp_pat
         product.input[0] = nodes[-1].output[0]
         model.graph.node.extend([*nodes, product])
         onnx.save(model, tmp_path / "changed.onnx")
-        found = inspection.inspect(str(tmp_path / "changed.onnx"))
+        found = inspection.inspect(tmp_path / "changed.onnx").as_data()
         assert found["failures"] == []
         return found["layers"]
 
@@ -76,14 +76,14 @@ def test_a_layer_is_one_of_integers_only_where_its_data_is_quantized_too(tmp_pat
 
 def test_four_bit_weights_take_half_a_byte(tmp_path: Path) -> None:
     packed = helper.make_tensor("weight", TensorProto.INT4, [4, 3], [1] * 12)
-    contents = inspection.inspect(save(tmp_path / "m.onnx", packed, opset=21))
+    contents = inspection.inspect(save(tmp_path / "m.onnx", packed, opset=21)).as_data()
     assert contents["weight_elements"] == {"int4": 12}
     assert contents["weight_bytes"] == {"int4": 6}
 
 
 @pytest.mark.parametrize(("opset", "ir"), [(99, 10), (20, 99)])
 def test_a_version_beyond_the_runtime_fails(tmp_path: Path, opset: int, ir: int) -> None:
-    contents = inspection.inspect(save(tmp_path / "m.onnx", weight(), opset, ir))
+    contents = inspection.inspect(save(tmp_path / "m.onnx", weight(), opset, ir)).as_data()
     assert any(str(max(opset, ir)) in line for line in contents["failures"])
 
 
@@ -101,7 +101,7 @@ def test_of_a_version_beyond_the_runtime_its_newest_is_told(
 
 def test_a_graph_that_is_not_valid_fails(tmp_path: Path) -> None:
     wrong = numpy_helper.from_array(np.ones((5, 3), np.float32), "weight")
-    contents = inspection.inspect(save(tmp_path / "m.onnx", wrong))
+    contents = inspection.inspect(save(tmp_path / "m.onnx", wrong)).as_data()
     assert any("the ONNX checker rejects the file" in line for line in contents["failures"])
 
 
@@ -116,7 +116,7 @@ def test_external_data_outside_the_models_folder_or_absent_fails(
     outside.data_location = TensorProto.EXTERNAL
     entry = outside.external_data.add()
     entry.key, entry.value = "location", location
-    contents = inspection.inspect(save(tmp_path / "model" / "m.onnx", outside))
+    contents = inspection.inspect(save(tmp_path / "model" / "m.onnx", outside)).as_data()
     assert len(contents["failures"]) == 1
 
 
@@ -145,6 +145,6 @@ def test_operators_in_training_mode_fail(tmp_path: Path, training: bool) -> None
     )
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
     onnx.save(model, tmp_path / "m.onnx")
-    failures = inspection.inspect(str(tmp_path / "m.onnx"))["failures"]
+    failures = list(inspection.inspect(tmp_path / "m.onnx").failures)
     told = "operators are in training mode (1 BatchNormalization, 1 Dropout)"
     assert [text.partition(":")[0] for text in failures] == ([told] if training else [])

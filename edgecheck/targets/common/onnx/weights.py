@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecheck.targets.common.onnx import inspection
 from edgecheck.targets.common.weight_audit import Stored, from_floats, from_integers
-from edgecheck.targets.onnx import inspection
 
 # Where operators have a weight, its scale (None: not among the inputs) and its zero point, and the
 # axis of the channels (None: an attribute). ONNX and com.microsoft.

@@ -13,8 +13,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from edgecheck.targets import unreadable
-from edgecheck.targets.onnx import memory
+from edgecheck.targets.base import Inspection
+from edgecheck.targets.common.contents import Contents
+from edgecheck.targets.common.onnx import memory
 
 # Operators that compute on, or unpack, quantized weights by themselves (ONNX and com.microsoft).
 _QUANTIZED_OPERATORS = frozenset(
@@ -32,29 +33,32 @@ _AT_RUN_TIME = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul
 _ON_INTEGERS = frozenset({"QLinearConv", "QLinearMatMul", "QGemm"})
 
 
-def inspect(path: str) -> dict[str, Any]:
-    """The contents of a file as `edgecheck.targets.Tools.inspect` returns them."""
+def inspect(path: Path) -> Inspection:
+    """Check the file, and count what is in it."""
     import onnx
 
     try:
         model = onnx.load(path, load_external_data=False)
         external = _external_files(model)
-        onnx.load_external_data_for_model(model, str(Path(path).parent))
+        onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
         text = " ".join(str(error).split())[:300]
-        return unreadable(f"the file can't be read as an ONNX model: {text}")
-    return {
-        "failures": [*_check(path), *_training_mode(model)],
-        "warnings": [],
-        "external_files": sorted(external),
-        "format": {
+        return Inspection.unreadable(f"the file can't be read as an ONNX model: {text}")
+    contents = Contents()
+    for graph in graphs(model.graph):
+        _count(graph, contents)
+    inspection = Inspection(
+        failures=(*_check(str(path)), *_training_mode(model)),
+        external_files=tuple(sorted(external)),
+        format={
             "ir_version": model.ir_version,
             "opset": {item.domain or "ai.onnx": item.version for item in model.opset_import},
             "producer": f"{model.producer_name} {model.producer_version}".strip(),
         },
-        **_count(model),
-        "activation_memory": memory.plan_memory(model),
-    }
+        layers=contents.layers,
+        activation_memory=memory.plan_memory(model),
+    )
+    return contents.added_to(inspection)
 
 
 def _external_files(model: Any) -> set[str]:
@@ -160,71 +164,52 @@ def graphs(graph: Any) -> Iterator[Any]:
                 yield from graphs(inner)
 
 
-def _count(model: Any) -> dict[str, Any]:
-    """Operators, quantized operators, and weights by storage type.
+def _count(graph: Any, contents: Contents) -> None:
+    """Count a graph's operators, quantized operators, layers, and weights by storage type.
 
     A weight is a constant of two elements or more that is neither an index (int64) nor a scale or
     zero point. An operator is quantized if it is one of `_QUANTIZED_OPERATORS`, or its data or its
     weight comes from DequantizeLinear. Layers are told from products of activations by their
     constant weight.
     """
-    operators: Counter[str] = Counter()
-    layers: dict[str, list[str]] = {"integer": [], "float": []}
-    quantized: Counter[str] = Counter()
-    elements: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for graph in graphs(model.graph):
-        constants = _constants(graph)
-        dequantized = {
-            output
-            for node in graph.node
-            if node.op_type == "DequantizeLinear"
-            for output in node.output
-        }
-        unpacked = {
-            node.output[0]
-            for node in graph.node
-            if node.op_type == "DequantizeLinear" and node.input[0] in constants
-        }
-        parameters: set[str] = set()
-        packed: dict[str, tuple[str, int]] = {}
-        for node in graph.node:
-            operators[node.op_type] += 1
-            parameters |= _quantization_parameters(node)
-            if node.op_type == "MatMulNBits":
-                values = {item.name: item.i for item in node.attribute}
-                bits = values.get("bits", 4)
-                packed[node.input[1]] = (f"int{bits}", values["K"] * values["N"])
-            if node.op_type in _QUANTIZED_OPERATORS or (
-                node.op_type not in ("QuantizeLinear", "DequantizeLinear")
-                and dequantized.intersection(node.input)
-            ):
-                quantized[node.op_type] += 1
-            if node.op_type in _ON_INTEGERS | _AT_RUN_TIME or (
-                node.op_type in _LAYERS
-                and (node.input[1] in constants or node.input[1] in unpacked)
-            ):
-                # A float weight beside dequantized data is multiplied in float.
-                static = node.op_type in _ON_INTEGERS or (
-                    node.input[0] in dequantized - unpacked and node.input[1] in unpacked
-                )
-                name = " ".join(filter(None, (node.op_type, node.name)))
-                layers["integer" if static else "float"].append(name)
-        for name, tensor in constants.items():
-            kind, count, size = _storage(tensor)
-            if name in packed:
-                kind, count = packed[name]
-            elif name in parameters or count < 2 or kind == "int64":
-                continue
-            elements[kind] += count
-            sizes[kind] += size
-    return {
-        "operators": dict(sorted(operators.items())),
-        "quantized_operators": dict(sorted(quantized.items())),
-        "weight_elements": dict(sorted(elements.items())),
-        "weight_bytes": dict(sorted(sizes.items())),
-        "layers": layers,
-    }
+    constants = _constants(graph)
+    dequantizing = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+    dequantized = {output for node in dequantizing for output in node.output}
+    unpacked = {node.output[0] for node in dequantizing if node.input[0] in constants}
+    for node in graph.node:
+        contents.add_operator(node.op_type)
+        if node.op_type in _QUANTIZED_OPERATORS or (
+            node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+            and dequantized.intersection(node.input)
+        ):
+            contents.add_quantized_operator(node.op_type)
+        if node.op_type in _ON_INTEGERS | _AT_RUN_TIME or (
+            node.op_type in _LAYERS and (node.input[1] in constants or node.input[1] in unpacked)
+        ):
+            # A float weight beside dequantized data is multiplied in float.
+            integer = node.op_type in _ON_INTEGERS or (
+                node.input[0] in dequantized - unpacked and node.input[1] in unpacked
+            )
+            name = " ".join(filter(None, (node.op_type, node.name)))
+            contents.add_layer(name, integer=integer)
+    _count_weights(graph, constants, contents)
+
+
+def _count_weights(graph: Any, constants: dict[str, Any], contents: Contents) -> None:
+    parameters: set[str] = set()
+    packed: dict[str, tuple[str, int]] = {}
+    for node in graph.node:
+        parameters |= _quantization_parameters(node)
+        if node.op_type == "MatMulNBits":
+            values = {item.name: item.i for item in node.attribute}
+            packed[node.input[1]] = (f"int{values.get('bits', 4)}", values["K"] * values["N"])
+    for name, tensor in constants.items():
+        kind, count, size_bytes = _storage(tensor)
+        if name in packed:
+            kind, count = packed[name]
+        elif name in parameters or count < 2 or kind == "int64":
+            continue
+        contents.add_weight(kind, count, size_bytes)
 
 
 def _constants(graph: Any) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""Quantized and half-precision ONNX files, from a float one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CALIBRATION_BATCH = 8
+
+
+def to_float16(source: str, output: str) -> None:
+    """Half-precision weights and arithmetic; inputs and outputs stay float32."""
+    import onnx
+    from onnxconverter_common import float16
+
+    model = float16.convert_float_to_float16(onnx.load(source), keep_io_types=True)
+    onnx.save(model, output)
+
+
+def prepare(source: str, output: str) -> None:
+    """Shape inference and constant folding, which the quantizers rely on."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quant_pre_process(source, output, skip_symbolic_shape=True)
+
+
+def quantize_static(
+    source: str,
+    output: str,
+    calibration: Mapping[str, str],
+    *,
+    signed: bool = False,
+    excluded: Sequence[str] = (),
+) -> None:
+    """QDQ, weights per channel.
+
+    Args:
+        signed: symmetric, signed activations and float biases, as TensorRT takes them; unsigned
+            ones otherwise, since signed ones don't fuse on x86.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
+
+    quantization.quantize_static(
+        source,
+        output,
+        _calibration_reader(source, calibration),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+        nodes_to_exclude=list(excluded),
+        extra_options={"ActivationSymmetric": True, "QuantizeBias": False} if signed else {},
+    )
+
+
+def _calibration_reader(source: str, calibration: Mapping[str, str]) -> Any:
+    """Batches of the calibration data, of the file's own size where that is fixed."""
+    import numpy as np
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader
+
+    arrays = {
+        name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in calibration.items()
+    }
+    first = onnx.load(source, load_external_data=False).graph.input[0].type.tensor_type.shape.dim
+    fixed = first[0].dim_value if first else 0
+    step = fixed or CALIBRATION_BATCH
+    count = len(next(iter(arrays.values())))
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, count - step + 1 if fixed else count, step):
+            rows = slice(start, start + step)
+            yield {name: np.ascontiguousarray(array[rows]) for name, array in arrays.items()}
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches = batches()
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._batches, None)
+
+    return Reader()
