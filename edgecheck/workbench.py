@@ -301,7 +301,7 @@ class Workbench:
         """All that a fresh device process needs to run the candidate once."""
         return Loadable(
             self.built(case).path,
-            self.binding(case).for_driver(),
+            self.binding(case).for_runner(),
             self.single_feed(case, batch),
             case.options,
         )
@@ -328,7 +328,7 @@ class Workbench:
                 f"the baseline {path.name} has batch {binding.batch} and the candidate {own}: "
                 "their latencies can't be compared"
             )
-        return Loadable(path, binding.for_driver(), self.single_feed(case), case.options)
+        return Loadable(path, binding.for_runner(), self.single_feed(case), case.options)
 
     def reference_outputs(
         self,

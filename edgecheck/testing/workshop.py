@@ -139,7 +139,7 @@ class Workshop:
         binding = bind(
             self._inputs, ["y"], loaded["inputs"], loaded["outputs"], Artifact(str(path))
         )
-        child.call("bind", timeout_s=TIMEOUT_S, binding={**binding.for_driver(), "batch": BATCH})
+        child.call("bind", timeout_s=TIMEOUT_S, binding={**binding.for_runner(), "batch": BATCH})
         return child
 
     def run(self, child: Child, feed: Mapping[str, str]) -> Array:
