@@ -496,7 +496,7 @@ def test_arrays_without_labels_are_refused_where_labels_are_needed(given, tmp_pa
 
 @pytest.mark.parametrize("entry", [images()[0], (images()[0],), (images()[0], 1, 2)])
 def test_entries_that_are_no_pairs_are_refused_where_labels_are_needed(entry, tmp_path):
-    with pytest.raises(DataError, match="sample 0 is no"):
+    with pytest.raises(DataError, match="sample 0 is not a"):
         write([entry], tmp_path, labelled=True)
 
 
