@@ -19,4 +19,3 @@ def recipe(target: Target) -> dict[str, str]:
     for module in imported_modules(target.build.builder.split(":")[0]):
         digest.update(f"{module}\0{module_source(module)}\0".encode())
     return {"recipe": digest.hexdigest(), **versions(target.build.distributions)}
-

@@ -1,39 +1,13 @@
-"""Which of a model's sources a candidate is built from.
-"""
+"""Which of a model's sources a candidate is built from."""
 
 from __future__ import annotations
 
-import time
-import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
-import numpy as np
-from edgecheck.capture import data
+from collections.abc import Mapping
+
 from edgecheck.declare.case import Case
-from edgecheck.declare.case import brought
-from edgecheck.declare.case import find_builder
-from edgecheck.errors import ArtifactError
-from edgecheck.declare.model import Artifact
-from edgecheck.declare.model import Model
 from edgecheck.declare.model import Source
-from edgecheck.names import CALIBRATED
-from edgecheck.process.run_cache import Once
-from edgecheck.process.parent import Child
-from edgecheck.process.parent import Pool
-from edgecheck.process.parent import Service
-from edgecheck.capture.client import Sources
-from edgecheck.capture.client import dimension_ranges
-from edgecheck.capture.client import existing
-from edgecheck.build.artifact_cache import Store
-from edgecheck.build.recipe import recipe
-from edgecheck.digests import digest_of
-from edgecheck.digests import file_sha256
-from edgecheck.targets.base import Inspection, Target
-from edgecheck.targets.registry import find_target
-from edgecheck.targets.common import keep_float
-from edgecheck.targets.registry import find_target
+from edgecheck.errors import ArtifactError
+
 
 def own_source(case: Case) -> tuple[str, Source]:
     """Name and source of the candidate itself."""

@@ -196,8 +196,8 @@ class TargetConformance:
     def test_batches_are_cut_and_padded(self, workshop: Workshop) -> None:
         self._skip_if_it_cannot_run("fp32")
         rows = BATCH + 2
-        with workshop.runner("fp32") as child:
-            feed = {name: array[:rows] for name, array in workshop.samples.items()}
+        feed = {name: array[:rows] for name, array in workshop.samples.items()}
+        with workshop.runner("fp32", batch=BATCH) as child:
             together = workshop.run(child, workshop.save("several", feed))
             assert len(together) == rows
             for row in range(rows):
@@ -231,7 +231,8 @@ class TargetConformance:
         self._skip_if_it_cannot_run(precision)
         if not self.target.runtime.tracer:
             pytest.skip(self.target.runtime.untraceable or "the target has no tracer")
-        feed = workshop.save("call", {n: array[:BATCH] for n, array in workshop.samples.items()})
+        one_call = {name: array[:1] for name, array in workshop.samples.items()}
+        feed = workshop.save("call", one_call)
         with workshop.runner(precision) as child:
             expected = workshop.run(child, feed)
         with (

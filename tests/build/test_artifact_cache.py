@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecheck.build.artifact_cache import Store
-from edgecheck.digests import digest_of
-from edgecheck.digests import file_sha256
+from edgecheck.digests import digest_of, file_sha256
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
