@@ -1,7 +1,4 @@
-"""Parsing and printing of quantities with units: "5 ms", "64 MB", "200 /s".
-
-Not for judgement: limits are compared in `edgecheck.checks`.
-"""
+"""Parsing and printing of quantities with units: "5 ms", "64 MB", "200 /s"."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The workbench: what the checks of a case need, made once a run and shared by its processes.
 
-One per pytest process. Not for judging: see `edgecheck.checks`.
+One per pytest process.
 """
 
 from __future__ import annotations

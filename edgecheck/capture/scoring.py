@@ -1,7 +1,6 @@
 """Scoring: a metric on the predictions of reference and candidate for the same samples.
 
-Runs where the user's metric runs (`edgecheck.capture.worker`). Not for the statistics, which are
-`edgecheck.judge.paired`; not for limits: `edgecheck.checks.accuracy`.
+Runs where the user's metric runs (`edgecheck.capture.worker`).
 """
 
 from __future__ import annotations

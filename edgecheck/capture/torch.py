@@ -1,7 +1,7 @@
 """Capture: the user's module becomes one ``torch.export`` program on disk, once.
 
 That file needs none of the user's code, so everything after it happens in other processes. Runs in
-a child (see `edgecheck.capture.worker`). Not for building a target's artifact from the program.
+a child (see `edgecheck.capture.worker`).
 """
 
 from __future__ import annotations

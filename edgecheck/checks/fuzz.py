@@ -2,8 +2,7 @@
 
 An input is held against parity's limits on the error, relative to the largest output that parity's
 own inputs gave: alone it may give next to nothing. What the model's rounding explains at that very
-input is no finding. Quantized candidates must only come out finite and in shape. Not for drawing
-inputs: see `edgecheck.checks.fuzz_inputs`.
+input is no finding. Quantized candidates must only come out finite and in shape.
 """
 
 from __future__ import annotations

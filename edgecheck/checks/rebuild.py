@@ -1,7 +1,6 @@
 """Whether a second build of the same program is the same file, or at least gives the same outputs.
 
-Part of the parity check where ``--edge-rebuild`` asks for it, since it costs a build. Not for
-running one file again: see `edgecheck.checks.rerun`.
+Part of the parity check where ``--edge-rebuild`` asks for it, since it costs a build.
 """
 
 from __future__ import annotations

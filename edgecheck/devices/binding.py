@@ -1,7 +1,7 @@
 """Matching declared inputs and outputs with the tensors of a model file.
 
 By a stated mapping first, then by name, then by position; a shape that does not fit is an error.
-Pure functions. Not for running anything.
+Pure functions.
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ no split is significant. With three additions for measurements of software:
   that is much above 0.3, false shifts are more than `LEVEL` says.
 - A shift counts if it is large, too: beyond the metric's `effect` and `floor`.
 
-A step of values that otherwise repeat exactly (a file's size) is found once three points hold it.
-A slow drift has no moment: it is told as one or more steps once it has gone far enough. Not for
-comparing two runs: that is `edgecheck.history.compare`.
+A step of values that otherwise repeat exactly (a file's size) is found once three points hold it. A
+slow drift has no moment: it is told as one or more steps once it has gone far enough.
 """
 
 from __future__ import annotations

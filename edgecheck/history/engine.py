@@ -1,7 +1,4 @@
-"""How a history's database is opened: SQLite made safe for many writers, or PostgreSQL.
-
-Not for what is in it: that is `edgecheck.history.tables`.
-"""
+"""How a history's database is opened: SQLite made safe for many writers, or PostgreSQL."""
 
 from __future__ import annotations
 

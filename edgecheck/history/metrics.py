@@ -1,6 +1,6 @@
 """The metrics that are followed over time: which way is better, and what change is too small.
 
-One table. Not for limits that a budget states: those are `edgecheck.declare.budget.KINDS`.
+One table.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Trends of numbers in the history: their series, and where their level shifted.
-
-Not for drawing them: that is `edgecheck.report.html`; not for the statistics:
-`edgecheck.history.change_points`.
-"""
+"""Trends of numbers in the history: their series, and where their level shifted."""
 
 from __future__ import annotations
 

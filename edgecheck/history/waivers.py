@@ -1,7 +1,6 @@
 """Waivers: failures that somebody accepted, for a reason and until a day.
 
-Pure but for reading ``waivers.toml``. Not for pytest: that a waived failure becomes an xfail is
-`edgecheck.plugin`'s doing.
+Pure but for reading ``waivers.toml``.
 """
 
 from __future__ import annotations

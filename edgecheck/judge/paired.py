@@ -1,9 +1,7 @@
 """The statistics of a paired experiment: two models on the same samples, and how sure their
 difference is.
 
-Pure functions of counts and scores; a loss is positive where the candidate is worse. Not for
-computing a metric: that is `edgecheck.capture.scoring`; not for limits:
-`edgecheck.checks.accuracy`.
+Pure functions of counts and scores; a loss is positive where the candidate is worse.
 """
 
 from __future__ import annotations

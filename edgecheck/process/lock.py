@@ -2,8 +2,7 @@
 
 Work holds the lock shared, a measurement holds it exclusively; among threads, xdist's workers and
 independent pytest runs of one machine alike. The locks are flock(2)'s, which the kernel frees when
-the holder dies, however it dies. Not for keeping files consistent: see
-`edgecheck.process.run_cache`.
+the holder dies, however it dies.
 """
 
 from __future__ import annotations

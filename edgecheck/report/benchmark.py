@@ -2,7 +2,7 @@
 
 With them ``--benchmark-json``, ``--benchmark-save`` and ``--benchmark-compare`` work on edgecheck's
 numbers, also under xdist: pytest-benchmark then measures nothing itself, but still saves, compares
-and shows what its session in the controller holds. Not for judgement: no verdict depends on it.
+and shows what its session in the controller holds.
 """
 
 from __future__ import annotations

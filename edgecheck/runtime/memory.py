@@ -1,7 +1,7 @@
 """Weighing a model in its own process: loading, running, steady state, and growth over inferences.
 
 Self-contained (standard library and NumPy), since it is sent to the device. Linux only: it reads
-/proc (proc(5)). Not for judging what was read: see `edgecheck.checks.memory`.
+/proc (proc(5)).
 """
 
 from __future__ import annotations

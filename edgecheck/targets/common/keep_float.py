@@ -2,8 +2,8 @@
 
 Users name layers by module paths of their own model; files name operators by nothing of the kind.
 So a layer is found by its weights: their values are the same but for order of axes, rounding, and
-one factor a channel where a batch norm was folded in. Knows no file format: see `ort_kept` and
-its siblings. Not for choosing layers: see `edgecheck.sensitivity.sensitivity`.
+one factor a channel where a batch norm was folded in. Knows no file format: see `ort_kept` and its
+siblings.
 """
 
 from __future__ import annotations

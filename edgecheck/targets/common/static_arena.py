@@ -1,8 +1,7 @@
 """A static memory plan: where the tensors of a graph lie in one arena, and when it is fullest.
 
-Pure: from sizes and lifetimes to offsets. Not for reading graphs: see `edgecheck.targets`. The plan
-is TensorFlow Lite Micro's, since that is what a microcontroller will take; how well any other
-planner could do is told besides.
+Pure: from sizes and lifetimes to offsets. The plan is TensorFlow Lite Micro's, since that is what a
+microcontroller will take; how well any other planner could do is told besides.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The runtime's event tracer (ETDump) shows what goes in and out of a delegate, never what lies within
 XNNPACK's, and a method's intermediate tensors share memory. So the program is rewritten: each gets
 memory of its own, and what XNNPACK computes is handed out (`xnnpack_exposing`). Weights and
-operators stay as they are. Not for running it: see `candidate_executorch`.
+operators stay as they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What is in a .pte file, read without running it or importing its runtime.
 
 Self-contained (standard library), since it is sent to the device. Slots are those of ExecuTorch's
-schema/program.fbs; the header before it is described in its docs, pte-file-format. Not for the
-insides of a delegate: see `edgecheck.targets.executorch.xnnpack_graph`.
+schema/program.fbs; the header before it is described in its docs, pte-file-format.
 """
 
 from __future__ import annotations
