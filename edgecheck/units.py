@@ -33,7 +33,7 @@ def parse_quantity(text: str, kind: str) -> float:
         kind: ``"time"`` (result in milliseconds), ``"bytes"`` or ``"rate"`` (per second).
 
     Raises:
-        DeclarationError: the text is no number with a known unit.
+        DeclarationError: the text is not a number with a known unit.
     """
     units = _UNITS[kind]
     match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None

@@ -4,7 +4,7 @@ Pure. Circular binary segmentation (Olshen, Venkatraman, Lucito & Wigler 2004): 
 two places, where splitting the series explains most are looked for, then again in the parts, until
 no split is significant. With three additions for measurements of software:
 
-- Wild points are replaced by the running median (Hampel's identifier): one or two are no shift.
+- Wild points are replaced by the running median (Hampel's identifier): one or two are not a shift.
 - Neighbouring runs resemble each other, which makes any series look as if it shifted. Variances
   are those of means of such series, from the lag-1 correlation of what the levels leave; where
   that is much above 0.3, false shifts are more than `LEVEL` says.

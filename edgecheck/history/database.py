@@ -57,7 +57,7 @@ class History:
         create: whether to make it where there is none.
 
     Raises:
-        HistoryError: it can't be opened, or is no history. So do all methods where it fails.
+        HistoryError: it can't be opened, or is not a history. So do all methods where it fails.
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:

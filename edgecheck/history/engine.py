@@ -62,7 +62,7 @@ def _parse(url: str) -> sql.URL:
         return sql.make_url(url).set(drivername=_DRIVERS[scheme])
     except (sql.exc.ArgumentError, ValueError):
         # What can't be taken apart may hold a password anywhere: it is not shown.
-        raise HistoryError(f"history {scheme}://...: this is no valid database URL") from None
+        raise HistoryError(f"history {scheme}://...: this is not a valid database URL") from None
 
 
 def _check_file(name: str, *, create: bool) -> None:

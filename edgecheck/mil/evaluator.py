@@ -279,7 +279,7 @@ def _failed(operation: Operation, error: Exception) -> ExecutionError:
 
 def _true(operation: Operation, value: Any) -> bool:
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        raise _failed(operation, ExecutionError("its condition is no single truth value"))
+        raise _failed(operation, ExecutionError("its condition is not a single truth value"))
     return bool(value)
 
 

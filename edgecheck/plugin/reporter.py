@@ -24,7 +24,7 @@ _NAMED = 3
 
 
 class Reporter:
-    """Hooks of the process that is no xdist worker."""
+    """Hooks of the process that is not an xdist worker."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config

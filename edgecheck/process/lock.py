@@ -33,7 +33,7 @@ class MachineLock:
         path: the same for all who share the machine; a second file beside it is the gate.
 
     Raises:
-        EdgecheckError: the file can't be opened or is no plain file.
+        EdgecheckError: the file can't be opened or is not a plain file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +100,7 @@ def _open(path: Path) -> int:
             ) from None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise EdgecheckError(f"the machine's lock {path} is no plain file")
+            raise EdgecheckError(f"the machine's lock {path} is not a plain file")
         if flags:
             with contextlib.suppress(OSError):
                 os.fchmod(descriptor, 0o666)  # whatever the umask: other users lock it too

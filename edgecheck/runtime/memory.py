@@ -163,7 +163,7 @@ def _series(
 def _held_bytes() -> int:
     """Memory in use that belongs to no file, wherever it is.
 
-    Pages of a mapped model file are no growth. From smaps_rollup, which walks the page tables: the
+    Pages of a mapped model file are not growth. From smaps_rollup, which walks the page tables: the
     counters behind statm and status are only approximate on many kernels (proc(5)). What is free
     goes back to the kernel first, where the C library can (glibc's malloc_trim(3)): loading leaves
     megabytes of it, which a leak would fill unseen.

@@ -44,7 +44,7 @@ class Operator:
     """What runs at a position.
 
     Attributes:
-        index: in the file's own list; -1 for what is no operator.
+        index: in the file's own list; -1 for what is not an operator.
         name: that of its first output.
     """
 

@@ -210,7 +210,7 @@ class _Rewriting:
     def _follow(self, position: int) -> bool:
         """Let a tensor that is a view, since nothing wrote to it, lie where what it views does.
 
-        Most views are no instructions: they share their memory. Returns whether it is settled.
+        Most views are not instructions: they share their memory. Returns whether it is settled.
         """
         from executorch.exir.schema import AllocationDetails
 
