@@ -225,6 +225,7 @@ class _Smoothed(torch.nn.Module):
         super().__init__()
         self.net = net
         self.share = share
+        self.last: torch.Tensor
         self.register_buffer("last", torch.zeros(1, 10))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -348,10 +349,10 @@ def _fallbacks() -> Iterator[Fault]:
         # It is in every build for the CPU, and takes no operator of this kind.
         ("series", "int8", "AzureExecutionProvider", "no operator runs on AzureExecutionProvider"),
     ):
-        options = {"ort": {"providers": [provider, "CPUExecutionProvider"]}}
+        providers = {"ort": {"providers": [provider, "CPUExecutionProvider"]}}
         name = f"{provider.lower()}-{model}-ort-{precision}"
         plant = functools.partial(_sound, model, "ort", precision)
-        declared = {"target_options": options}
+        declared = {"target_options": providers}
         yield Fault(kind, name, model, "ort", precision, plant, "export", says, declared=declared)
     for name, target, precision, wrap, options in (
         ("nan-guard", "tflite", "fp32", _Guarded, {}),

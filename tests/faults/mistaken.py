@@ -53,11 +53,17 @@ def _standardised(signal: Tensor) -> Tensor:
     return (signal - 0.05) / 1.1
 
 
+def _evaluation(model: str) -> edgecheck.Evaluation:
+    found = MODELS[model].evaluation
+    assert found is not None
+    return found
+
+
 _RAW = {
     "source": raw_cnn,
     "inputs": [edgecheck.Input("image", ("batch", 1, 8, 8), low=0.0, high=_PIXELS)],
     "calibration": raw_calibration,
-    "evaluation": replace(MODELS["cnn"].evaluation, inputs=raw_images),
+    "evaluation": replace(_evaluation("cnn"), inputs=raw_images),
 }
 _MISSING, _DOUBLED = "missing pre-processing", "doubled pre-processing"
 _PREPROCESSING = (
@@ -221,7 +227,7 @@ def _labelled(what: str, where: str, labels: Callable[[], Any]) -> Fault:
         *(_LABELS, f"{what}-{model}-{target}-{precision}", model, target, precision),
         lambda bench, path: _copied(bench, path, model, target, precision),
         *("accuracy", "order"),
-        declared={"evaluation": replace(MODELS[model].evaluation, labels=labels)},
+        declared={"evaluation": replace(_evaluation(model), labels=labels)},
     )
 
 

@@ -37,7 +37,9 @@ def test_declared_types_and_weights_come_out(linear: Path) -> None:
     values = {
         each.outputs[0].name: each.attributes["val"] for each in function.block.operations[:-1]
     }
-    weight = values[operation.inputs["weight"][0]]
+    (name,) = operation.inputs["weight"]
+    assert isinstance(name, str)
+    weight = values[name]
     assert weight.in_file
     assert isinstance(weight.data.base, np.ndarray)  # a view of the mapped file, no copy
     np.testing.assert_array_equal(weight.data, WEIGHT)

@@ -231,7 +231,8 @@ def test_options_are_checked_before_a_build(folder: Path) -> None:
 
 
 def test_a_missing_package_is_named() -> None:
-    lacking = dataclasses.replace(TARGET, packages={"no_such_module": "no-such-package"})
+    host = dataclasses.replace(TARGET.host, packages={"no_such_module": "no-such-package"})
+    lacking = dataclasses.replace(TARGET, host=host)
     assert lacking.missing() == "no-such-package not installed: pip install 'edgecheck[executorch]'"
 
 

@@ -60,7 +60,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     program.capture(network(), INPUTS, OUTPUTS, {}, folder / "m.pt2")
     rng = np.random.default_rng(0)
     image = rng.uniform(-1, 1, (5, 3, 6, 8)).astype(np.float32)
-    arrays = {"image": image, "index": np.arange(5) % 5}
+    arrays: dict[str, np.ndarray] = {"image": image, "index": np.arange(5) % 5}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
         np.save(folder / f"{name}1.npy", array[:1])
