@@ -232,7 +232,7 @@ def _bare_loop(bench: Bench) -> Iterator[Callable[[], Found]]:
             answer()
             yield lambda: json.loads(ask(f"{BURST_S}\n"))
         finally:
-            process.stdin.close()
+            stdin.close()
 
 
 def _pytest_benchmark(bench: Bench) -> Found:

@@ -332,7 +332,7 @@ def agreement(found: Arrays, expected: Arrays) -> dict[str, float]:
     return ratios
 
 
-def score(model: Model, predictions: Arrays, labels: np.ndarray) -> float:
+def score(model: Model, predictions: Arrays, labels: Any) -> float:
     """The metric of the model's scored output."""
     assert model.evaluation is not None
     output = model.evaluation.output or model.outputs[0]

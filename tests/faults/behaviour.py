@@ -82,6 +82,11 @@ def shares() -> torch.nn.Module:
     return _Shares(1e-6).eval()
 
 
+def _made(make: Callable[[float], torch.nn.Module], least: float, _: Any) -> torch.nn.Module:
+    """Another module than the given one."""
+    return make(least)
+
+
 def _boundary() -> Iterator[Fault]:
     kinds = {"cnn": (standardized, _Standardized), "series": (logarithmic, _Logarithmic)}
     kinds["transformer"] = (shares, _Shares)
@@ -105,7 +110,7 @@ def _boundary() -> Iterator[Fault]:
             target,
             precision,
             functools.partial(
-                _build, lambda _, make=module, to=least: make(to), model, target, precision, {}
+                _build, functools.partial(_made, module, least), model, target, precision, {}
             ),
             # Core ML's own log gives no infinity: it adds 1e-45.
             says="with all inputs at (zero|their (low|high)est)",
@@ -265,7 +270,7 @@ def _nondeterministic() -> Iterator[Fault]:
             precision,
             functools.partial(
                 _build,
-                lambda net, size=amplitude: _Noisy(net, size),
+                functools.partial(_Noisy, amplitude=amplitude),
                 "cnn",
                 "coreml",
                 precision,
@@ -312,7 +317,7 @@ def _states() -> Iterator[Fault]:
     for precision, share in (("fp32", 0.1), ("fp16", 0.01)):
         build = functools.partial(
             _build,
-            lambda net, share=share: _Smoothed(net, share),
+            functools.partial(_Smoothed, share=share),
             "cnn",
             "coreml",
             precision,

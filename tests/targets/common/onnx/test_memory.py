@@ -101,7 +101,10 @@ def test_constants_and_what_follows_from_them_take_none_of_it() -> None:
         ("MatMul", ["x", "weight"], ["h"]),
         ("Add", ["h", "zero"], ["y"]),
     ]
-    constants = {"stored": np.ones((50, 100), np.int8), "scale": np.array(0.1, np.float32)}
+    constants: dict[str, np.ndarray] = {
+        "stored": np.ones((50, 100), np.int8),
+        "scale": np.array(0.1, np.float32),
+    }
     zero = {"value": numpy_helper.from_array(np.zeros(50, np.float32))}
     found = plan_memory(make(nodes, [value("x", [1, 100])], ["y"], constants, zero=zero))
     assert found["tensors"] == 3
@@ -134,7 +137,7 @@ def test_float_tensors_of_a_qdq_graph_are_counted_as_written() -> None:
         ("DequantizeLinear", ["q", "s", "z"], ["d"]),
         ("Relu", ["d"], ["y"]),
     ]
-    constants = {"s": np.array(0.1, np.float32), "z": np.array(0, np.int8)}
+    constants: dict[str, np.ndarray] = {"s": np.array(0.1, np.float32), "z": np.array(0, np.int8)}
     found = plan_memory(make(nodes, [value("x", [1, 160])], ["y"], constants))
     assert found["no_reuse_bytes"] == 640 + 160 + 640 + 640
 
