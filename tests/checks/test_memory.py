@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from edgecheck.checks.memory import growth, judge
 from edgecheck.declare.budget import DEFAULTS, Budget
-from edgecheck.declare.limits import Limit
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 counts = st.integers(0, 10**8)  # a byte is less than what a limit forgives beyond

@@ -4,7 +4,6 @@ import multiprocessing
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
