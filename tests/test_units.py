@@ -20,7 +20,7 @@ SIZES = {
     **{"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3},
     **{"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3},
 }
-FACTORS = {"time": TIMES, "bytes": SIZES, "rate": {"/s": 1}}
+FACTORS: dict[str, dict[str, float]] = {"time": TIMES, "bytes": SIZES, "rate": {"/s": 1}}
 EVERY_UNIT = [(kind, unit) for kind, units in FACTORS.items() for unit in units]
 numbers = st.floats(0, 1e12, allow_nan=False) | st.integers(0, 10**12)
 blanks = st.text(" \t", max_size=3)

@@ -289,14 +289,21 @@ def without(store: Store, name: str) -> None:
     path.write_text(json.dumps(info))
 
 
-DAMAGES = {
+def a_folder_instead(store: Store) -> None:
+    (folder_of(store) / "m.onnx").unlink()
+    (folder_of(store) / "m.onnx").mkdir()
+
+
+def emptied(store: Store) -> None:
+    for item in folder_of(store).iterdir():
+        item.unlink()
+
+
+DAMAGES: dict[str, Callable[[Store], object]] = {
     "file changed": lambda store: (folder_of(store) / "m.onnx").write_bytes(b"evil!"),
     "file truncated": lambda store: (folder_of(store) / "m.onnx").write_bytes(b"mod"),
     "file gone": lambda store: (folder_of(store) / "m.onnx").unlink(),
-    "file is a folder": lambda store: (
-        (folder_of(store) / "m.onnx").unlink(),
-        (folder_of(store) / "m.onnx").mkdir(),
-    ),
+    "file is a folder": a_folder_instead,
     "entry truncated": lambda store: (folder_of(store) / "entry.json").write_text('{"file": "m.o'),
     "entry empty": lambda store: (folder_of(store) / "entry.json").write_text(""),
     "entry gone": lambda store: (folder_of(store) / "entry.json").unlink(),
@@ -313,7 +320,7 @@ DAMAGES = {
     "file empty": lambda store: rewritten(store, file=""),
     "file a dot": lambda store: rewritten(store, file="."),
     "file two dots": lambda store: rewritten(store, file=".."),
-    "folder empty": lambda store: [item.unlink() for item in folder_of(store).iterdir()],
+    "folder empty": emptied,
 }
 
 

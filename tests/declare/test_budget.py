@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +25,7 @@ WORDS = ("ort", "tflite", "int8", "fp32", "pruned", "logits")
 
 def limit(
     value: float,
-    bound: str = "max",
+    bound: Literal["max", "min"] = "max",
     unit: str = "",
     name: str = "accuracy_drop",
     origin: str = "budget",
@@ -164,8 +164,9 @@ def test_every_field_of_a_budget_has_a_kind_and_the_reverse() -> None:
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_every_limit_reads_its_own_kind_of_value(name: str) -> None:
     kind = KINDS[name]
-    example = {"time": "3 ms", "bytes": "3 B", "rate": "3 /s", None: 3}[kind.quantity]
-    (found,) = Budget(**{name: example}).select(frozenset(), "budget").values()
+    examples = {"time": "3 ms", "bytes": "3 B", "rate": "3 /s", None: 3}
+    stated: dict[str, Any] = {name: examples[kind.quantity]}
+    (found,) = Budget(**stated).select(frozenset(), "budget").values()
     assert found == Limit(name, 3.0, kind.bound, kind.unit, "budget")
 
 

@@ -57,8 +57,8 @@ def matrix(declared: Model, *targets: Target, **selected: Any) -> Matrix:
     return expand("toy", declared, Budget(), Selection(targets or (ORT,), **selected))
 
 
-def ids(*arguments: Model | Target, **selected: Any) -> list[str]:
-    return [case.id for case in matrix(*arguments, **selected).cases]
+def ids(declared: Model, *targets: Target, **selected: Any) -> list[str]:
+    return [case.id for case in matrix(declared, *targets, **selected).cases]
 
 
 keys = st.tuples(
@@ -372,7 +372,10 @@ def case(
 
 
 def test_a_case_of_the_model_itself_judges_the_users_file_and_a_variant_does_not() -> None:
-    changes = {"artifacts": {("ort", "int8"): "m.onnx"}, "variants": {"pruned": source}}
+    changes: dict[str, Any] = {
+        "artifacts": {("ort", "int8"): "m.onnx"},
+        "variants": {"pruned": source},
+    }
     assert case(**changes).artifact == Artifact("m.onnx")
     assert case("pruned", **changes).artifact is None
     assert case(precision="fp32", **changes).artifact is None

@@ -143,7 +143,9 @@ def test_regression_is_scikit_learns(seed: int) -> None:
 def test_cosine_of_equal_opposite_orthogonal_and_empty_vectors() -> None:
     found = np.array([[1.0, 2.0], [1.0, 0.0], [0.0, 0.0], [3.0, 4.0]])
     labels = np.array([[2.0, 4.0], [0.0, 1.0], [1.0, 1.0], [-3.0, -4.0]])
-    assert METRICS["cosine"].per_sample(found, labels) == pytest.approx([1.0, 0.0, 0.0, -1.0])
+    per_sample = METRICS["cosine"].per_sample
+    assert per_sample is not None
+    assert per_sample(found, labels) == pytest.approx([1.0, 0.0, 0.0, -1.0])
 
 
 def test_psnr_is_the_mean_over_images_and_has_a_top() -> None:
@@ -167,6 +169,7 @@ def test_word_errors_are_jiwers_for_texts_and_for_ids_with_padding() -> None:
     "metric", [item for item in METRICS.values() if item.per_sample], ids=lambda item: item.name
 )
 def test_the_rows_of_samples_make_the_metric(metric: Metric) -> None:
+    assert metric.per_sample is not None
     for seed in range(3):
         predictions, labels = drawn_for(metric, seed)
         rows = np.asarray(metric.per_sample(predictions, labels))

@@ -66,7 +66,7 @@ def test_top_k_works_on_scores_with_more_axes() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
-def test_integer_scores_rank_by_value(dtype: type[np.generic]) -> None:
+def test_integer_scores_rank_by_value(dtype: type[np.integer]) -> None:
     info = np.iinfo(dtype)
     scores = np.array([[info.min, 5, info.max], [info.min, 9, 5]], dtype=dtype)
     assert top1(scores, np.array([2, 1])) == 1.0
@@ -114,7 +114,7 @@ def test_mean_absolute_error_refuses_predictions_of_another_length() -> None:
 
 
 def test_a_bare_function_becomes_a_metric_under_its_own_name() -> None:
-    def recall(predictions: Any, labels: Any) -> Any:
+    def recall(predictions: Any, labels: Any) -> np.float32:
         return np.float32(0.5)
 
     metric = as_metric(recall)
@@ -125,7 +125,7 @@ def test_a_bare_function_becomes_a_metric_under_its_own_name() -> None:
 
 def test_a_callable_object_is_named_by_its_class() -> None:
     class Scorer:
-        def __call__(self, predictions: Any, labels: Any) -> Any:
+        def __call__(self, predictions: Any, labels: Any) -> float:
             return 1
 
     assert as_metric(Scorer()).name == "Scorer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,15 @@ words = st.text("abc", min_size=1, max_size=3)
 
 
 def tensor(
-    name: str, shape: tuple[None, int] = (None, 4), dtype: str = "float32", scale: Any = None
+    name: str,
+    shape: Sequence[int | None] = (None, 4),
+    dtype: str = "float32",
+    scale: float | None = None,
 ) -> dict[str, Any]:
     return {"name": name, "shape": list(shape), "dtype": dtype, "scale": scale}
 
 
-def bind_inputs(inputs: list[Input], tensors: list[Any], /, **stated: Any) -> Binding:
+def bind_inputs(inputs: list[Input], tensors: list[dict[str, Any]], /, **stated: Any) -> Binding:
     return bind(inputs, ["y"], tensors, [tensor("y")], Artifact("m", **stated))
 
 
@@ -153,7 +157,7 @@ def test_a_static_shape_fits_itself_with_any_axis_dynamic_in_the_file(
     shape: list[int], data: st.DataObject
 ) -> None:
     present = [data.draw(st.sampled_from([size, None])) for size in shape]
-    binding = bind_inputs([Input("x", shape)], [tensor("x", present)])
+    binding = bind_inputs([Input("x", tuple(shape))], [tensor("x", present)])
     assert binding.fixed == {}
     assert binding.batch == shape[0]
     assert binding.batched == ("x",)
@@ -167,7 +171,7 @@ def test_a_static_shape_fits_itself_with_any_axis_dynamic_in_the_file(
 def test_any_other_static_shape_is_an_error(shape: list[int], present: list[int]) -> None:
     assume(shape != present)
     with pytest.raises(ArtifactError, match="is declared"):
-        bind_inputs([Input("x", shape)], [tensor("x", present)])
+        bind_inputs([Input("x", tuple(shape))], [tensor("x", present)])
 
 
 def test_sizes_that_a_file_gives_to_named_dimensions_are_found() -> None:
