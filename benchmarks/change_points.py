@@ -153,7 +153,7 @@ def _mean(tallies: list[Tally], name: str) -> float:
 def _tally(kind: str, count: int, series: int) -> Tally:
     found = more = seen = covered = 0
     for drawn in _many(kind, count, series, shifted=True):
-        points = find_change_points(drawn.values.tolist(), ANY)
+        points = find_change_points(drawn.values, ANY)
         if points and drawn.shift is not None:
             nearest = _nearest(points, drawn.shift)
             found += abs(nearest.position - drawn.shift) <= NEAR
@@ -161,7 +161,7 @@ def _tally(kind: str, count: int, series: int) -> Tally:
             seen += 1
             covered += nearest.low < drawn.shift <= nearest.high
     false = sum(
-        bool(find_change_points(drawn.values.tolist(), ANY))
+        bool(find_change_points(drawn.values, ANY))
         for drawn in _many(kind, count, series, shifted=False)
     )
     return Tally(
@@ -180,7 +180,7 @@ def _effect_rows(series: int) -> list[Row]:
     """The same series as latencies, of which small shifts do not matter."""
     metric = METRICS["latency_p50_ms"]
     false = [
-        bool(find_change_points(drawn.values.tolist(), metric))
+        bool(find_change_points(drawn.values, metric))
         for kind in KINDS
         for drawn in _many(kind, 100, series, shifted=False)
     ]
@@ -215,7 +215,7 @@ def _delay_rows(series: int) -> list[Row]:
 
 def _delay(values: Values, shift: int) -> int:
     for end in range(shift + 1, len(values) + 1):
-        points = find_change_points(values[:end].tolist(), ANY)
+        points = find_change_points(values[:end], ANY)
         if points and abs(_nearest(points, shift).position - shift) <= NEAR:
             return end - shift
     return len(values) - shift
@@ -230,7 +230,7 @@ def _passing_rows(series: int) -> list[Row]:
         values = _normal(random, 100, share)
         start = int(random.integers(MARGIN, 100 - MARGIN - 10))
         values[start : start + 10] += 3 * share
-        points = find_change_points(values.tolist(), ANY)
+        points = find_change_points(values, ANY)
         both += bool(points) and all(
             abs(_nearest(points, place).position - place) <= NEAR for place in (start, start + 10)
         )
@@ -246,12 +246,12 @@ def _speed_rows(quick: bool) -> list[Row]:
     count = SPEED_SERIES // 10 if quick else SPEED_SERIES
     share = count / SPEED_SERIES
     drawn = [
-        item.values.tolist()
+        item.values
         for kind in KINDS
         for item in _many(kind, 100, count // (2 * len(KINDS)), shifted=True)
     ]
     drawn += [
-        item.values.tolist()
+        item.values
         for kind in KINDS
         for item in _many(kind, 100, count // (2 * len(KINDS)), shifted=False)
     ]

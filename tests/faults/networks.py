@@ -15,7 +15,9 @@ from torch.nn import functional
 CLASSES = 10
 
 
-def _conv(inputs: int, outputs: int, size: int = 3, *, act: type[nn.Module] = nn.ReLU, **how: Any):
+def _conv(
+    inputs: int, outputs: int, size: int = 3, *, act: type[nn.Module] = nn.ReLU, **how: Any
+) -> nn.Sequential:
     padding = size // 2
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, padding=padding, bias=False, **how),
