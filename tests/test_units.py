@@ -15,8 +15,8 @@ from edgecheck.units import format_bytes, format_time, parse_quantity
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
 # Unit -> how many of the base unit it is, stated anew: milliseconds, bytes, per second.
-TIMES = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1, "s": 1000}
-SIZES = {
+TIMES: dict[str, float] = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1, "s": 1000}
+SIZES: dict[str, float] = {
     **{"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3},
     **{"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3},
 }

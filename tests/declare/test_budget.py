@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgecheck.declare.budget import DEFAULTS, KINDS, Budget, Limit
 from edgecheck.declare.case import limits_for
 from edgecheck.declare.device_classes import DEVICE_CLASSES, DeviceClass
+from edgecheck.declare.limits import Bound
 from edgecheck.errors import DeclarationError
 from edgecheck.names import PRECISIONS
 
@@ -25,7 +26,7 @@ WORDS = ("ort", "tflite", "int8", "fp32", "pruned", "logits")
 
 def limit(
     value: float,
-    bound: Literal["max", "min"] = "max",
+    bound: Bound = "max",
     unit: str = "",
     name: str = "accuracy_drop",
     origin: str = "budget",
@@ -38,14 +39,14 @@ def limit(
 
 @law
 @given(finite, bounds, units)
-def test_a_value_exactly_at_the_limit_is_allowed(value: float, bound: str, unit: str) -> None:
+def test_a_value_exactly_at_the_limit_is_allowed(value: float, bound: Bound, unit: str) -> None:
     assert limit(value, bound, unit).allows(value)
 
 
 @law
 @given(finite, finite, finite, bounds, units)
 def test_what_a_limit_allows_it_allows_also_when_better(
-    value: float, one: float, other: float, bound: str, unit: str
+    value: float, one: float, other: float, bound: Bound, unit: str
 ) -> None:
     better, worse = sorted([one, other], reverse=bound == "min")
     held = limit(value, bound, unit)
@@ -55,7 +56,7 @@ def test_what_a_limit_allows_it_allows_also_when_better(
 @law
 @given(finite, finite, finite, bounds, units)
 def test_a_stricter_limit_allows_nothing_more(
-    one: float, other: float, measured: float, bound: str, unit: str
+    one: float, other: float, measured: float, bound: Bound, unit: str
 ) -> None:
     strict, loose = sorted([one, other], reverse=bound == "min")
     assert limit(loose, bound, unit).allows(measured) or not limit(strict, bound, unit).allows(
@@ -65,7 +66,7 @@ def test_a_stricter_limit_allows_nothing_more(
 
 @law
 @given(st.floats(allow_nan=False), bounds, units)
-def test_nan_keeps_no_limit(value: float, bound: str, unit: str) -> None:
+def test_nan_keeps_no_limit(value: float, bound: Bound, unit: str) -> None:
     assert not limit(value, bound, unit).allows(math.nan)
 
 
@@ -81,7 +82,7 @@ def test_infinity_breaks_every_upper_and_keeps_every_lower_limit(value: float, u
 @law
 @given(finite, st.floats(1e-6, 1e6), bounds, units)
 def test_a_value_visibly_beyond_the_limit_is_not_allowed(
-    value: float, excess: float, bound: str, unit: str
+    value: float, excess: float, bound: Bound, unit: str
 ) -> None:
     beyond = excess * max(1.0, abs(value))
     measured = value + beyond if bound == "max" else value - beyond
@@ -113,7 +114,7 @@ def test_an_error_of_zero_keeps_a_limit_of_zero() -> None:
 @law
 @given(st.floats(-1e6, 1e6), st.floats(0, 1), finite, bounds)
 def test_a_limit_that_is_widened_allows_all_that_it_did(
-    value: float, share: float, measured: float, bound: str
+    value: float, share: float, measured: float, bound: Bound
 ) -> None:
     held = limit(value, bound)
     assert held.widened(share).allows(measured) or not held.allows(measured)
@@ -121,7 +122,7 @@ def test_a_limit_that_is_widened_allows_all_that_it_did(
 
 @law
 @given(st.floats(-1e6, 1e6), bounds)
-def test_a_limit_widened_by_nothing_is_the_same(value: float, bound: str) -> None:
+def test_a_limit_widened_by_nothing_is_the_same(value: float, bound: Bound) -> None:
     assert limit(value, bound).widened(0.0) == limit(value, bound)
 
 
@@ -148,7 +149,7 @@ def test_a_limit_prints_in_its_unit(unit: str, value: float, text: str) -> None:
 @law
 @given(finite, finite, bounds, units)
 def test_a_measured_value_and_its_limit_print_alike_only_where_they_are_equal(
-    value: float, measured: float, bound: str, unit: str
+    value: float, measured: float, bound: Bound, unit: str
 ) -> None:
     one, other = limit(value, bound, unit).texts(measured)
     assert one != other or limit(value, bound, unit).allows(measured)

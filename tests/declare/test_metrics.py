@@ -114,7 +114,7 @@ def test_mean_absolute_error_refuses_predictions_of_another_length() -> None:
 
 
 def test_a_bare_function_becomes_a_metric_under_its_own_name() -> None:
-    def recall(predictions: Any, labels: Any) -> np.float32:
+    def recall(predictions: Any, labels: Any) -> Any:
         return np.float32(0.5)
 
     metric = as_metric(recall)

@@ -238,7 +238,7 @@ def test_a_change_below_the_floor_never_counts() -> None:
 
 
 def test_intervals_that_touch_hide_a_change_and_half_of_one_does_not() -> None:
-    pair = {"old": (90.0, 120.0), "new": (120.0, 150.0)}
+    pair: dict[str, Any] = {"old": (90.0, 120.0), "new": (120.0, 150.0)}
     assert judge(100, 140, **pair).direction is SAME
     assert judge(140, 100, old=pair["new"], new=pair["old"]).direction is SAME
     assert judge(100, 140, old=(90.0, 119.9), new=(120.0, 150.0)).direction is WORSE

@@ -244,7 +244,7 @@ def test_prune_keeps_the_newest_and_the_last_that_passed_of_each_branch(url: str
 # -- what is no history ---------------------------------------------------------------------------
 
 
-def refused(url: str, **options: Any) -> str:
+def refused(url: str | Path, **options: Any) -> str:
     """The one line with which a URL is refused."""
     with pytest.raises(HistoryError) as caught:
         History(str(url), **options)
