@@ -27,9 +27,10 @@ def limit(
     return Limit(name, value, bound, unit, origin)
 
 
+BOUNDS: st.SearchStrategy[Bound] = st.sampled_from(["max", "min"])
 comparisons = st.builds(
     Comparison,
-    st.builds(limit, st.floats(-10, 10), st.sampled_from(["max", "min"])),
+    st.builds(limit, st.floats(-10, 10), BOUNDS),
     st.floats(-20, 20) | st.just(math.nan),
 )
 
@@ -38,7 +39,7 @@ comparisons = st.builds(
 def intervals(draw: st.DrawFn) -> Comparison:
     """A comparison of a value that is known to lie within an interval."""
     low, measured, high = sorted(draw(st.tuples(*[st.floats(-20, 20)] * 3)))
-    bound = draw(st.sampled_from(["max", "min"]))
+    bound = draw(BOUNDS)
     held = limit(draw(st.floats(-10, 10)), bound)
     return Comparison(held, measured, low=low, high=high, resolution=draw(st.floats(0, 0.2)))
 

@@ -39,7 +39,7 @@ class Reader(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.elements: list[tuple[str, dict[str, Any]]] = []
         self.text = ""
         self.scripts: list[list[Any]] = []
         self._in: list[str] = []

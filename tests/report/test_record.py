@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import numpy as np
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecheck.build.builder import Built
 from edgecheck.declare.budget import KINDS, Budget, Limit
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Input, Model
@@ -56,10 +57,12 @@ def assert_publishable(record: dict[str, Any]) -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
-def built(cached: bool | None = False) -> SimpleNamespace:
-    return SimpleNamespace(
+def built(cached: bool | None = False) -> Built:
+    """As much of it as a record tells."""
+    told = SimpleNamespace(
         path=Path("/somewhere/m.onnx"), sha256="a" * 64, size_bytes=12, build_s=0.5, cached=cached
     )
+    return cast(Built, told)
 
 
 def test_the_schema_is_itself_valid_and_names_the_same_verdicts() -> None:
@@ -138,7 +141,7 @@ verdicts = st.builds(
 @law
 @given(verdicts, st.sampled_from([None, built(None), built(False), built(True)]))
 def test_the_record_of_any_verdict_has_the_published_shape(
-    verdict: Verdict, file: SimpleNamespace | None
+    verdict: Verdict, file: Built | None
 ) -> None:
     record = judged(BASE, verdict, file)
     assert_publishable(record)
