@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from edgecheck.build.artifact_cache import Store
-from edgecheck.build.builder import ArtifactBuilder, Built, own_source, qat_name
+from edgecheck.build.builder import ArtifactBuilder, Built
+from edgecheck.build.sources import own_source, qat_name
 from edgecheck.capture import data
 from edgecheck.capture.client import Sources, existing, is_onnx
 from edgecheck.declare.case import Case
@@ -300,7 +301,7 @@ class Workbench:
         """All that a fresh device process needs to run the candidate once."""
         return Loadable(
             self.built(case).path,
-            self.binding(case).for_driver(),
+            self.binding(case).for_runner(),
             self.single_feed(case, batch),
             case.options,
         )
@@ -327,7 +328,7 @@ class Workbench:
                 f"the baseline {path.name} has batch {binding.batch} and the candidate {own}: "
                 "their latencies can't be compared"
             )
-        return Loadable(path, binding.for_driver(), self.single_feed(case), case.options)
+        return Loadable(path, binding.for_runner(), self.single_feed(case), case.options)
 
     def reference_outputs(
         self,

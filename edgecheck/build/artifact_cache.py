@@ -8,7 +8,6 @@ by hash on each read, and built anew when it does not match. Not for deciding wh
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -28,10 +27,6 @@ from edgecheck.digests import digest_of, file_sha256
 _ENTRY = "entry.json"
 # What a killed process was writing is removed after a day.
 _ABANDONED_S = 86_400.0
-
-
-
-
 
 
 def _size_bytes(path: Path) -> int:

@@ -15,28 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.capture import data
-from edgecheck.declare.case import Case
-from edgecheck.declare.case import brought
-from edgecheck.declare.case import find_builder
-from edgecheck.errors import ArtifactError
-from edgecheck.declare.model import Artifact
-from edgecheck.declare.model import Model
-from edgecheck.declare.model import Source
-from edgecheck.names import CALIBRATED
-from edgecheck.process.run_cache import Once
-from edgecheck.process.parent import Child
-from edgecheck.process.parent import Pool
-from edgecheck.process.parent import Service
-from edgecheck.capture.client import Sources
-from edgecheck.capture.client import dimension_ranges
-from edgecheck.capture.client import existing
 from edgecheck.build.artifact_cache import Store
 from edgecheck.build.recipe import recipe
-from edgecheck.digests import digest_of
-from edgecheck.digests import file_sha256
+from edgecheck.build.sources import own_source, program_source
+from edgecheck.capture import data
+from edgecheck.capture.client import Sources, dimension_ranges, existing
+from edgecheck.declare.case import Case, brought, find_builder
+from edgecheck.declare.model import Artifact, Model
+from edgecheck.digests import digest_of, file_sha256
+from edgecheck.errors import ArtifactError
+from edgecheck.names import CALIBRATED
+from edgecheck.process.parent import Child, Pool, Service
+from edgecheck.process.run_cache import Once
 from edgecheck.targets.base import Inspection, Target
-from edgecheck.targets.registry import find_target
 from edgecheck.targets.common import keep_float
 from edgecheck.targets.registry import find_target
 
@@ -93,7 +84,11 @@ class ArtifactBuilder:
         """
 
         builder = find_builder(case.model, case.target.name, case.precision)
-        if case.target.files.shared_with and case.artifact is None and (builder is None or case.variant):
+        if (
+            case.target.files.shared_with
+            and case.artifact is None
+            and (builder is None or case.variant)
+        ):
             return self.built(replace(case, target=find_target(case.target.files.shared_with)))
 
         def produce(folder: Path) -> Any:
@@ -128,7 +123,11 @@ class ArtifactBuilder:
         None where it is not built here.
         """
         builder = find_builder(case.model, case.target.name, case.precision)
-        if case.target.files.shared_with and case.artifact is None and (builder is None or case.variant):
+        if (
+            case.target.files.shared_with
+            and case.artifact is None
+            and (builder is None or case.variant)
+        ):
             return self.rebuilt(replace(case, target=find_target(case.target.files.shared_with)))
 
         def produce(folder: Path) -> Any:
@@ -250,9 +249,9 @@ class ArtifactBuilder:
         """The program that names a candidate's layers; {} where its file's operators do."""
         if case.model.source is None and not case.variant:
             return {}
-        if self._sources.kind(*_program_source(case), case.model) != "torch":
+        if self._sources.kind(*program_source(case), case.model) != "torch":
             return {}
-        return self._sources.program(*_program_source(case), case.model)
+        return self._sources.program(*program_source(case), case.model)
 
     def layers(self, case: Case) -> list[str]:
         """The layers that ``keep_float`` may name for a candidate.
@@ -302,7 +301,7 @@ class ArtifactBuilder:
             float_case = replace(case, target=find_target(maker), precision="fp32", trial="")
             built = self.built(float_case)
             return built.path, built.sha256
-        program = self._sources.program(*_program_source(case), case.model)
+        program = self._sources.program(*program_source(case), case.model)
         return Path(program["path"]), program["digest"]
 
     def _made_from(self, case: Case) -> str:
@@ -312,7 +311,7 @@ class ArtifactBuilder:
         maker = target.float_file_of(made_from)
         if maker and not case.variant and brought(model, maker, "fp32"):
             return made_from
-        kind = self._sources.kind(*_program_source(case), model)
+        kind = self._sources.kind(*program_source(case), model)
         made_from = target.made_from(precision, kind)
         if not made_from:
             raise ArtifactError(target.no_route(precision, kind))
@@ -348,29 +347,6 @@ def _written(path: Path) -> bool:
     if path.is_dir():
         return any(path.iterdir())
     return path.is_file() and path.stat().st_size > 0
-
-
-def own_source(case: Case) -> tuple[str, Source]:
-    """Name and source of the candidate itself."""
-    source = case.model.variants[case.variant] if case.variant else case.model.source
-    if source is None:
-        raise ArtifactError(f"{case.model_name} has no source to build from")
-    return f"{case.model_name}:{case.variant}", source
-
-
-def _program_source(case: Case) -> tuple[str, Source]:
-    """Name and source of the program that the candidate is built from."""
-    if case.precision != "int8-qat":
-        return own_source(case)
-    source = case.model.qat_source(case.target.name)
-    assert source is not None
-    return qat_name(case), source
-
-
-def qat_name(case: Case) -> str:
-    """Name of the QAT-converted program: one for all targets, or one for each."""
-    each = isinstance(case.model.qat, Mapping)
-    return f"{case.model_name} qat {case.target.name}" if each else f"{case.model_name} qat"
 
 
 def _not_built(case: Case) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 from edgecheck.declare.model import Artifact, Input
 from edgecheck.errors import ArtifactError
 
-# A tensor of a file: name, shape with None on dynamic axes, dtype, scale (see drivers.common).
+# A tensor of a file: name, shape with None on dynamic axes, dtype, scale (see
+# `edgecheck.runtime.runner`).
 FileTensor = Mapping[str, Any]
 
 
@@ -37,7 +38,7 @@ class Binding:
     batch: int | None
     fixed: Mapping[str, int]
 
-    def for_driver(self) -> dict[str, Any]:
+    def for_runner(self) -> dict[str, Any]:
         """Plain data, as `edgecheck.runtime.runner.Runner.bind` takes it."""
 
         def side(names: Mapping[str, str]) -> dict[str, Any]:

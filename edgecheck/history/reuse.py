@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecheck import __version__
-from edgecheck.build.builder import own_source, qat_name
+from edgecheck.build.sources import own_source, qat_name
 from edgecheck.capture.pickling import pack
 from edgecheck.checks.fuzz import digest as fuzz_digest
 from edgecheck.declare.metrics import as_metric

@@ -157,7 +157,8 @@ def ratio_interval(
     `center_interval`). At one thread CPU times are compared, which other work hardly touches.
 
     Args:
-        rounds: for each round the two candidates' dicts (see `drivers.timing.time_round`).
+        rounds: for each round the two candidates' dicts (see
+            `edgecheck.runtime.timing.time_round`).
     """
     own_work = all(Samples.of([item[side] for item in rounds], threads).own_work for side in (0, 1))
     clock = "cpu_ns" if own_work else "wall_ns"

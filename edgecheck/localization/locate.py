@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecheck.build.builder import own_source, qat_name
+from edgecheck.build.sources import own_source, qat_name
 from edgecheck.capture import data
 from edgecheck.capture.client import existing, is_onnx
 from edgecheck.declare.model import Artifact, Source, artifact_key
@@ -281,7 +281,7 @@ def _trace_reference(
                 info["outputs"],
                 Artifact(str(source)),
             )
-            child.call("bind", timeout_s=timeout_s, binding=own.for_driver())
+            child.call("bind", timeout_s=timeout_s, binding=own.for_runner())
             found: dict[str, Any] = child.call(
                 "reference", timeout_s=timeout_s, limit_bytes=_LIMIT_BYTES, **arguments
             )
@@ -313,7 +313,7 @@ def _trace_candidate(
     workbench: Workbench, case: Case, feeds: Sequence[Mapping[str, str]], folder: Path
 ) -> traces.Trace:
     options = {"threads": 1, "optimize": True, "target": dict(case.options)}
-    binding, timeout_s = workbench.binding(case).for_driver(), workbench.settings.timeout_s
+    binding, timeout_s = workbench.binding(case).for_runner(), workbench.settings.timeout_s
     with _child(workbench, case.target.runtime.tracer) as child:
         _open(child, workbench.built(case).path, options, timeout_s)
         child.call("bind", timeout_s=timeout_s, binding=binding)

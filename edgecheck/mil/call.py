@@ -6,7 +6,7 @@ Not for reading files (see `edgecheck.mil.reader`) nor for running programs (see
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -107,3 +107,6 @@ class Call:
         if parameter not in self.inputs:
             raise ValueError(f"operation {self.name!r}: {self.operator} lacks {parameter!r}")
         return self.inputs[parameter]
+
+
+Handler = Callable[[Call], Any]

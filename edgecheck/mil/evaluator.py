@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgecheck.mil import control, operators
+from edgecheck.mil import control
 from edgecheck.mil.call import Call, TensorType, UnsupportedError
+from edgecheck.mil.handlers import handlers
 from edgecheck.mil.program import (
     Binding,
     Block,
@@ -83,7 +84,7 @@ class Evaluator:
             raise ProgramError(f"no function {name!r}; there are {sorted(program.functions)}")
         self._function = program.functions[name]
         self._defaults = _defaults(program.interfaces.get(name, Interface()))
-        self._handlers = {**operators.handlers(), **control.HANDLERS}
+        self._handlers = {**handlers(), **control.HANDLERS}
         refuse_unknown(self._function.block, self._handlers.keys() | _CONTROL_FLOW)
         refuse_malformed(self._function.block)
         self._steps: dict[int, tuple[_Step, ...]] = {}

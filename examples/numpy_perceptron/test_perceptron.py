@@ -1,5 +1,6 @@
-from edgecheck.testing import TargetConformance
 from edgecheck_numpy_perceptron import TARGET
+
+from edgecheck.testing import TargetConformance
 
 
 class TestPerceptron(TargetConformance):

@@ -529,7 +529,7 @@ def test_arrays_without_labels_are_refused_where_labels_are_needed(
 def test_entries_that_are_no_pairs_are_refused_where_labels_are_needed(
     entry: np.ndarray | tuple[int | np.ndarray, ...], tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match="sample 0 is no"):
+    with pytest.raises(DataError, match="sample 0 is not a"):
         write([entry], tmp_path, labelled=True)
 
 

@@ -150,13 +150,13 @@ def test_a_batch_size_below_one_is_refused(size: int) -> None:
         ({"outputs": []}, "at least one output"),
         ({"inputs": [X, X]}, "repeat"),
         ({"outputs": ["y", "z", "y"]}, "repeat: \\['y'\\]"),
-        ({"outputs": [""]}, "no name"),
+        ({"outputs": [""]}, "output names must be non-empty strings"),
         ({"source": "model.h5"}, "HDF5 file, which may hold code"),
         ({"source": "model.pb"}, "neither a callable"),
         ({"source": 5}, "neither a callable"),
         ({"source": None}, "needs reference="),
-        ({"reference": "ort"}, "is no artifact"),
-        ({"reference": ("ort", "int8"), "artifacts": {"ort": "m.onnx"}}, "is no artifact"),
+        ({"reference": "ort"}, "is not an artifact"),
+        ({"reference": ("ort", "int8"), "artifacts": {"ort": "m.onnx"}}, "is not an artifact"),
         ({"dims": {"time": (1, 2)}}, "dims names"),
         ({"fuzz": -1}, "fuzz is -1"),
         ({"dims": {"batch": (0, 2)}}, "no range"),
@@ -255,5 +255,5 @@ def test_random_inputs_keep_to_the_declared_step(low: float, levels: int, seed: 
 
 @pytest.mark.parametrize(("dtype", "step"), [("float32", 0.0), ("float32", 3.0), ("int8", 1.0)])
 def test_a_step_that_is_no_spacing_is_refused(dtype: str, step: float) -> None:
-    with pytest.raises(DeclarationError, match=r"is no spacing of floats in 0\.0\.\.1\.0"):
+    with pytest.raises(DeclarationError, match=r"is not a spacing of floats in 0\.0\.\.1\.0"):
         Input("x", (3,), dtype=dtype, step=step)

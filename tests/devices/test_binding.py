@@ -229,7 +229,7 @@ def test_a_transpose_means_what_numpy_transpose_means(
     present = np.zeros(shape).transpose(axes).shape
     binding = bind_inputs([Input("x", shape)], [tensor("x", present)], transpose={"x": axes})
     assert binding.transpose == {"x": axes}
-    assert binding.for_driver()["inputs"]["x"]["transpose"] == list(axes)
+    assert binding.for_runner()["inputs"]["x"]["transpose"] == list(axes)
 
 
 @law
@@ -290,7 +290,7 @@ def test_the_driver_gets_plain_data() -> None:
         [tensor("boxes"), tensor("out:0")],
         Artifact("m", transpose={"image": (0, 2, 3, 1)}),
     )
-    assert binding.for_driver() == {
+    assert binding.for_runner() == {
         "inputs": {"image": {"name": "in:0", "transpose": [0, 2, 3, 1]}},
         "outputs": {
             "scores": {"name": "out:0", "transpose": None},

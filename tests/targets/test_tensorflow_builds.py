@@ -74,7 +74,7 @@ def sqnr_db(made: dict[str, Any], target: str, path: Path) -> dict[str, float]:
     binding = bind(
         made["inputs"], made["outputs"], loaded["inputs"], loaded["outputs"], Artifact(path)
     )
-    driver.bind(binding.for_driver())
+    driver.bind(binding.for_runner())
     names = [item.name for item in made["inputs"]]
     feed = {name: str(made["folder"] / f"{name}.npy") for name in names}
     (found,) = driver.run([{"inputs": feed, "directory": str(made["folder"])}])

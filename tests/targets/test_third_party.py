@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,24 @@ import pytest
 
 from tests.conftest import Judge
 
-EXAMPLE = Path(__file__).parents[1] / "third_party"
-MODULES = ("numpy_perceptron.py", "numpy_perceptron_driver.py")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "numpy_perceptron"
+PACKAGE = "edgecheck_numpy_perceptron"
 SUITE = """
 class TestTiny(Conformance):
     model = model(evaluation=EVALUATION)
+"""
+WRONG = """
+def spoiled(module, path):
+    import numpy as np
+
+    arrays = {name: value.detach().numpy() for name, value in module.state_dict().items()}
+    arrays["output.weight"] = -arrays["output.weight"]
+    with open(path, "wb") as stream:
+        np.savez(stream, **arrays, output_name=np.array("logits"))
+
+
+class TestTiny(Conformance):
+    model = model(builders={"numpy-perceptron": spoiled})
 """
 
 
@@ -22,21 +36,31 @@ class TestTiny(Conformance):
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the import path, as an installed package would leave it."""
     folder = tmp_path / "site"
-    folder.mkdir()
-    for name in MODULES:
-        (folder / name).write_text((EXAMPLE / name).read_text())
-    install(folder, "numpy_perceptron:TARGET")
+    shutil.copytree(EXAMPLE / PACKAGE, folder / PACKAGE)
+    install(folder, f"{PACKAGE}:TARGET")
     monkeypatch.setenv("PYTHONPATH", str(folder))
     return folder
 
 
 def install(folder: Path, entry: str) -> None:
-    metadata = folder / "edgecheck_numpy_perceptron-1.0.dist-info"
+    metadata = folder / f"{PACKAGE}-1.0.dist-info"
     metadata.mkdir(exist_ok=True)
     (metadata / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: edgecheck-numpy-perceptron\nVersion: 1.0\n"
     )
     (metadata / "entry_points.txt").write_text(f"[edgecheck.targets]\nperceptron = {entry}\n")
+
+
+def test_the_example_is_small_and_passes_the_tests_for_targets(installed: Path) -> None:
+    sources = [path for path in EXAMPLE.rglob("*") if path.suffix in (".py", ".toml")]
+    assert sum(len(path.read_text().splitlines()) for path in sources) < 120
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
 
 
 def test_a_target_of_others_is_judged_by_all_checks(installed: Path, judge: Judge) -> None:
@@ -50,6 +74,18 @@ def test_a_target_of_others_is_judged_by_all_checks(installed: Path, judge: Judg
     }
     half = run.cases["tiny/numpy-perceptron/fp16/export"]["measurements"]
     assert half["weight_elements"] == {"float16": 16 * 32 + 32 + 32 * 4 + 4}
+
+
+def test_the_layer_that_breaks_is_found_with_a_tracer_of_others(
+    installed: Path, judge: Judge
+) -> None:
+    run = judge(
+        WRONG, "--edge-targets=numpy-perceptron", "--edge-checks=parity", "--edge-explain=yes"
+    )
+    assert run.status == 1, run.output
+    parity = run.cases["tiny/numpy-perceptron/fp32/parity"]
+    assert parity["measurements"]["localization"]["kind"] == "layer"
+    assert "output (Linear)" in parity["details"]
 
 
 def test_the_marker_of_a_target_of_others_selects_it(installed: Path, judge: Judge) -> None:
@@ -69,20 +105,29 @@ def test_doctor_lists_a_target_of_others(installed: Path) -> None:
     assert "ready" in done.stdout
 
 
+def target(name: str, precisions: str = "{}") -> str:
+    """The source of a module that declares a target."""
+    return (
+        "from edgecheck.targets.base import Build, Files, Runtime, Target\n"
+        f"build, runtime = Build({precisions}, 'm:B'), Runtime('m:R')\n"
+        f"TARGET = Target({name!r}, 'Mine', Files('.x'), build, runtime)"
+    )
+
+
 @pytest.mark.parametrize(
     ("module", "says"),
     [
-        ("TARGET = 3", "is a int, not an edgecheck.targets.Target"),
+        ("TARGET = 3", "is a int, not an edgecheck.targets.base.Target"),
         ("raise OSError('no licence')", "does not load: OSError: no licence"),
-        ("TARGET = Target('ort', 'Mine', '.x', {})", "names a target 'ort', which exists already"),
-        ("TARGET = Target('a/b', 'Mine', '.x', {})", "names a target 'a/b': use letters"),
-        ("TARGET = Target('x', 'X', '.x', {'int3': 'torch'})", "has unknown precisions ['int3']"),
+        (target("ort"), "names a target 'ort', which exists already"),
+        (target("a/b"), "names a target 'a/b': use letters"),
+        (target("x", "{'int3': 'torch'}"), "has unknown precisions ['int3']"),
     ],
 )
 def test_what_is_no_target_is_told_with_where_it_comes_from(
     installed: Path, judge: Judge, module: str, says: str
 ) -> None:
-    (installed / "mine.py").write_text(f"from edgecheck.targets import Target\n{module}\n")
+    (installed / "mine.py").write_text(module)
     install(installed, "mine:TARGET")
     run = judge(SUITE, "--edge-targets=ort")
     assert run.status == 4

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as functional
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 
 
 def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Handler:

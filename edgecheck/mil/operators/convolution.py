@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as functional
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 from edgecheck.mil.operators.windows import padded, padding
 
 _FORWARD = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}

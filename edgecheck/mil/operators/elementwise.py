@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 
 
 def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Handler:

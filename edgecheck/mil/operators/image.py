@@ -11,8 +11,7 @@ import math
 import torch
 import torch.nn.functional as functional
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 
 
 def _grid(call: Call, mode: str, size: int, count: int) -> torch.Tensor:

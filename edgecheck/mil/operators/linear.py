@@ -6,8 +6,7 @@ import math
 
 import torch
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 
 
 def _linear(call: Call) -> torch.Tensor:

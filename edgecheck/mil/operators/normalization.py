@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as functional
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 
 
 def _batch_norm(call: Call) -> torch.Tensor:

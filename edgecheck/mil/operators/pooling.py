@@ -7,8 +7,7 @@ import math
 import torch
 import torch.nn.functional as functional
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 from edgecheck.mil.operators.windows import Padding, padded, padding
 
 _AVERAGE = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}

@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 
 _Activation = Callable[[torch.Tensor], torch.Tensor]
 

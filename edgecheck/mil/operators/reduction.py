@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 
 _Reduce = Callable[[torch.Tensor, list[int], bool], torch.Tensor]
 

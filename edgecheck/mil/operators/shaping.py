@@ -7,8 +7,7 @@ import math
 import torch
 import torch.nn.functional as functional
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 
 
 def _reshape(call: Call) -> torch.Tensor:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from edgecheck.mil.call import Call
-from edgecheck.mil.operators import Handler
+from edgecheck.mil.call import Call, Handler
 
 
 def _argsort(call: Call) -> torch.Tensor:

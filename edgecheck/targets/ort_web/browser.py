@@ -168,7 +168,7 @@ class Tab:
 
 
 def contention(processes: Sequence[int]) -> dict[str, int]:
-    """What other work does to processes; the keys are those of `drivers.timing.contention`."""
+    """What other work does to processes; the keys are `timing.contention`'s."""
     counters = {"involuntary_switches": 0, "run_ns": 0, "wait_ns": 0}
     try:
         for task in [task for item in processes for task in Path(f"/proc/{item}/task").iterdir()]:

@@ -1,7 +1,5 @@
 """Writes and inspects .npz perceptrons."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ class PerceptronBuilder(Builder):
     """Stores the weights and biases of a program's linear layers, in order."""
 
     def write(self, request: BuildRequest) -> None:
-        """Write fp32 from the program, and fp16 from the fp32 file."""
         if request.precision == "fp16":
             with np.load(request.source, allow_pickle=False) as stored:
                 arrays = {
@@ -30,14 +27,12 @@ class PerceptronBuilder(Builder):
             np.savez(stream, **arrays)
 
     def inspect_file(self, path: Path) -> Inspection:
-        """Count the weights by storage type."""
-        contents = Contents()
         try:
             with np.load(path, allow_pickle=False) as stored:
                 arrays = [array for array in stored.values() if array.dtype.kind == "f"]
         except Exception as error:
             return Inspection.unreadable(f"{path.name} is not an .npz file: {error}")
+        contents = Contents()
         for array in arrays:
             contents.add_weight(array.dtype.name, array.size, array.nbytes)
-        contents.add_operator("linear", len(arrays) // 2)
         return contents.added_to(Inspection(format={"container": "npz"}))

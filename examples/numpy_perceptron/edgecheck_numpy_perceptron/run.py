@@ -1,7 +1,5 @@
 """Runs .npz perceptrons; sent to where that happens, so it imports NumPy and the runner base."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,12 @@ class PerceptronRunner(Runner):
             [{"name": self.output, "shape": [None, rows], "dtype": "float32"}],
         )
 
+    def layer_outputs(self, values: np.ndarray) -> list[np.ndarray]:
+        outputs: list[np.ndarray] = []
+        for weight, bias in self.layers:
+            values = np.maximum(outputs[-1], 0) if outputs else values
+            outputs.append(values @ weight.T + bias)
+        return outputs
+
     def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        (values,) = inputs.values()
-        for position, (weight, bias) in enumerate(self.layers):
-            values = (np.maximum(values, 0) if position else values) @ weight.T + bias
-        return {self.output: values}
+        return {self.output: self.layer_outputs(inputs["x"])[-1]}

@@ -1,7 +1,5 @@
 """Shows what each layer of a perceptron computes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from edgecheck.runtime.trace import Seen
@@ -10,12 +8,9 @@ from edgecheck_numpy_perceptron.run import PerceptronRunner
 
 
 class PerceptronTracer(Tracer, PerceptronRunner):
-    """A perceptron whose layers are run one at a time."""
+    """A perceptron whose layers are seen."""
 
     def observe(self, inputs: dict[str, np.ndarray]) -> tuple[list[Seen], dict[str, np.ndarray]]:
-        (values,) = inputs.values()
-        seen = []
-        for position, (weight, bias) in enumerate(self.layers):
-            values = (np.maximum(values, 0) if position else values) @ weight.T + bias
-            seen.append(Seen(f"layer{position}", "linear", "float32", values))
-        return seen, {self.output: values}
+        outputs = self.layer_outputs(inputs["x"])
+        seen = [Seen(f"layer{n}", "linear", "float32", values) for n, values in enumerate(outputs)]
+        return seen, {self.output: outputs[-1]}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from edgecheck.mil.call import Call, TensorType
-from edgecheck.mil.operators import handlers
+from edgecheck.mil.handlers import handlers
 
 
 def call(operator: str, *, outputs: tuple[TensorType, ...] = (), **inputs: Any) -> Call:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgecheck.mil import control
-from edgecheck.mil.operators import handlers
+from edgecheck.mil.handlers import handlers
 
 # The evaluator runs the first three itself; `conv_quantized` is experimental and no converter
 # emits it; the last is no operator of a file.

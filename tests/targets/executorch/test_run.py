@@ -89,7 +89,7 @@ def opened(path: str, backend: str = "xnnpack", threads: int = 1) -> ExecutorchR
     info = driver.load(path, {"threads": threads, "target": {"backend": backend}})
     if len(info["inputs"]) == len(INPUTS):
         found = bind(INPUTS, OUTPUTS, info["inputs"], info["outputs"], Artifact(path))
-        driver.bind(found.for_driver())
+        driver.bind(found.for_runner())
     return driver
 
 
