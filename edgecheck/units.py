@@ -39,7 +39,7 @@ def parse_quantity(text: str, kind: str) -> float:
     match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
     if match is None or match[2] not in units:
         raise DeclarationError(
-            f"{text!r} is no {kind} quantity: write a number and one of {', '.join(units)}, "
+            f"{text!r} is not a {kind} quantity: write a number and one of {', '.join(units)}, "
             f'as in "{_EXAMPLES[kind]}"'
         )
     value = float(match[1]) * units[match[2]]

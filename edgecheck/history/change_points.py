@@ -70,7 +70,7 @@ class ChangePoint:
     high: int
 
 
-def find_change_points(values: Sequence[float], metric: Metric) -> tuple[ChangePoint, ...]:
+def find_change_points(values: Sequence[float] | Values, metric: Metric) -> tuple[ChangePoint, ...]:
     """Where a series shifted, in order; deterministic.
 
     Args:

@@ -131,7 +131,7 @@ class Bench:
             output=str(path),
             inputs=[item.name for item in inputs],
             outputs=list(declared.outputs),
-            calibration=calibration and data.save_feed(calibration, work / "calibration"),
+            calibration=data.save_feed(calibration, work / "calibration") if calibration else None,
             example=data.save_feed(data.random_inputs(inputs, sizes, rng), work / "example"),
             options={**kind.options.defaults, **(options or {})},
             dims={name: declared.dim_range(name) for name in sorted(named)},

@@ -38,8 +38,8 @@ def rows(url: str, query: str) -> list[tuple[object, ...]]:
         finally:
             connection.close()
     engine = sql.create_engine(sql.make_url(url).set(drivername="postgresql+psycopg"))
-    with engine.connect() as connection:
-        found = [tuple(row) for row in connection.exec_driver_sql(query)]
+    with engine.connect() as connected:
+        found = [tuple(row) for row in connected.exec_driver_sql(query)]
     engine.dispose()
     return found
 

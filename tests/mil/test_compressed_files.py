@@ -135,7 +135,7 @@ def test_a_damaged_compressed_weight_names_its_operation(tmp_path: Path) -> None
         for operation in packages.operations(found):
             if operation.type == "constexpr_sparse_to_dense":
                 shape = operation.attributes["shape"]
-                shape.immediateValue.tensor.bytes.values = np.uint32([64, 97]).tobytes()
+                shape.immediateValue.tensor.bytes.values = np.array([64, 97], np.uint32).tobytes()
 
     packages.change(path, shorten)
     runner = Evaluator(read(path))

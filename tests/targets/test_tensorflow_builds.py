@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
+tf: Any = pytest.importorskip("tensorflow")
+keras: Any = pytest.importorskip("keras")
 
 from edgecheck.capture.tensorflow import LiveTensorFlow  # noqa: E402
 from edgecheck.checks.export import judge_precision  # noqa: E402
@@ -31,10 +31,10 @@ def captured(model: Any, inputs: list[Input], outputs: list[str], folder: Path) 
     """The program, ten calls' inputs, and what the live model makes of them."""
     live = LiveTensorFlow(model, inputs, outputs, "source s")
     rng = np.random.default_rng(0)
-    feed = {
-        item.name: rng.uniform(item.low, item.high, (10, *item.shape[1:])).astype(item.dtype)
-        for item in inputs
-    }
+    feed = {}
+    for item in inputs:
+        shape = (10, *(int(size) for size in item.shape[1:]))
+        feed[item.name] = rng.uniform(item.low, item.high, shape).astype(item.dtype)
     for name, array in feed.items():
         np.save(folder / f"{name}.npy", array)
         np.save(folder / f"{name}-one.npy", array[:1])
