@@ -51,10 +51,18 @@ class Workshop:
 
     def builder(self, owner: str) -> Child:
         """The warm child process that builds a target's files."""
-        if owner not in self._children:
-            service = Service(find_builder(self.target, owner))
-            self._children[owner] = Child(service, self.folder)
-        return self._children[owner]
+        return self._child(f"builder {owner}", Service(find_builder(self.target, owner)))
+
+    @property
+    def other_builder(self) -> Child:
+        """Another process that builds the target's files."""
+        return self._child("other builder", Service(self.target.build.builder))
+
+    def _child(self, name: str, service: Service) -> Child:
+        """A child that stays: importing a runtime or a converter takes seconds."""
+        if name not in self._children or not self._children[name].alive:
+            self._children[name] = Child(service, self.folder)
+        return self._children[name]
 
     @cached_property
     def program(self) -> Path:
@@ -133,7 +141,7 @@ class Workshop:
         return Inspection.from_data(child.call("inspect", timeout_s=TIMEOUT_S, path=str(path)))
 
     def runner(self, precision: str, *, tracer: bool = False, batch: int = 0) -> Child:
-        """A child process with the file of a precision loaded and bound.
+        """A warm child process, with the file of a precision loaded anew and bound.
 
         Args:
             tracer: whether it is to show intermediate tensors.
@@ -142,7 +150,7 @@ class Workshop:
         service = runner_service(self.target)
         if tracer:
             service = Service(self.target.runtime.tracer, environment=service.environment)
-        child = Child(service, self.folder)
+        child = self._child("tracer" if tracer else "runner", service)
         keeps = self.target.files.keeps_dynamic_batch
         path = self.file(precision, batch=0 if keeps else batch)
         options = {"threads": 1, "target": dict(self.target.options.defaults)}
