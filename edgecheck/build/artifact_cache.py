@@ -2,7 +2,7 @@
 
 Layout: ``objects/<key[:2]>/<key>/`` holds the file and ``entry.json``; ``locks/`` one lock a key;
 ``incoming/`` what is being written. A file is published by renaming its finished folder, verified
-by hash on each read, and built anew when it does not match. Not for deciding what to build.
+by hash on each read, and built anew when it does not match.
 """
 
 from __future__ import annotations

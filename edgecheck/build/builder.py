@@ -1,7 +1,6 @@
 """Model files: brought by the user, written by the user's builder, or built by a target's recipe.
 
-Builds run in children, and what they write is kept in the artifact cache. Not for running the
-files: see `edgecheck.devices`.
+Builds run in children, and what they write is kept in the artifact cache.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 An input is held against parity's limits on the error, relative to the largest output that parity's
 own inputs gave: alone it may give next to nothing. What the model's rounding explains at that very
-input is no finding. Quantized candidates must only come out finite and in shape. Not for drawing
-inputs: see `edgecheck.checks.fuzz_inputs`.
+input is not a finding. Quantized candidates must only come out finite and in shape.
 """
 
 from __future__ import annotations
@@ -62,7 +61,9 @@ def measure(workbench: Workbench, case: Case) -> Evidence:
         trial = Trial(workbench, case)
         arrays = load(settings.replay)
         if problem := misfit(arrays, case.model.inputs):
-            raise EdgecheckError(f"{settings.replay} is no input of {case.model_name}: {problem}")
+            raise EdgecheckError(
+                f"{settings.replay} is not an input of {case.model_name}: {problem}"
+            )
         judged = trial.judge(arrays)
         measured = {"replayed": settings.replay.name, "score": judged.score}
         return _told(judged, arrays, settings.replay, measured, "replayed")
@@ -359,11 +360,11 @@ def load(path: Path) -> Arrays:
                 raise ValueError("it holds a single array")
             return {name: found[name] for name in found.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise EdgecheckError(f"{path} is no .npz file of inputs: {error}") from error
+        raise EdgecheckError(f"{path} is not an .npz file of inputs: {error}") from error
 
 
 def misfit(arrays: Mapping[str, Array], inputs: Sequence[Input]) -> str:
-    """Why saved arrays are no inputs of a model, or ""."""
+    """Why saved arrays are not inputs of a model, or ""."""
     names = [item.name for item in inputs]
     if sorted(arrays) != sorted(names):
         return f"it has {sorted(arrays)}, the inputs are {sorted(names)}"

@@ -1,7 +1,6 @@
 """Waivers: failures that somebody accepted, for a reason and until a day.
 
-Pure but for reading ``waivers.toml``. Not for pytest: that a waived failure becomes an xfail is
-`edgecheck.plugin`'s doing.
+Pure but for reading ``waivers.toml``.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ def load(path: Path) -> tuple[Waiver, ...]:
         f"unknown {name!r}; entries begin with [[waiver]]" for name in content if name != "waiver"
     ]
     if not (isinstance(entries, list) and all(isinstance(item, dict) for item in entries)):
-        wrong.append("'waiver' is no list of tables; entries begin with [[waiver]]")
+        wrong.append("'waiver' is not a list of tables; entries begin with [[waiver]]")
         entries = []
     first: dict[tuple[str, ...], int] = {}
     for number, entry in enumerate(entries, 1):

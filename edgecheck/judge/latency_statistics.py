@@ -1,7 +1,6 @@
 """The statistics of timing: intervals of quantiles and means, and of the ratio of two candidates.
 
-Pure functions of samples. Not for measuring: that is `edgecheck.runtime.timing`; not for limits:
-those are held by `edgecheck.judge.verdict.Comparison`.
+Pure functions of samples.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The parent's side of localisation: feeds, child processes, and the finding.
-
-Not for what they compute: see `reference`, `matching`, `judgement`.
-"""
+"""The parent's side of localisation: feeds, child processes, and the finding."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_nan_never_keeps_a_floor() -> None:
         assert outcome(math.nan, 0.5, metric, stated(accuracy_floor=0.0)) == "failed"
 
 
-# -- metrics that are no fractions
+# -- metrics that are not fractions
 
 
 @law

@@ -100,7 +100,7 @@ def test_what_no_name_matches_is_matched_by_position() -> None:
         ([tensor("x")], {"inputs": {"z": "x"}}, "mapping names inputs \\['z'\\]"),
         ([tensor("x")], {"inputs": {"x": "z"}}, "mapped to 'z', but the file has"),
         ([tensor("x")], {"outputs": {"y": "z"}}, "output 'y' is mapped to 'z'"),
-        ([tensor("x")], {"transpose": {"z": (0, 1)}}, "no declared inputs or outputs"),
+        ([tensor("x")], {"transpose": {"z": (0, 1)}}, "not declared inputs or outputs"),
     ],
 )
 def test_names_that_can_not_match_are_an_error(

@@ -196,11 +196,14 @@ RUN = {key: value for key, value in report("a", 1)["run"].items() if key != "git
         (TORN, "{path} is not JSON"),
         ("\udcff", "{path} is not JSON"),
         ("[" * 100_000, "{path} is not JSON"),
-        ("[]", "{path} is no report of pytest --edge-json (edgecheck-report/1): it does not say"),
+        (
+            "[]",
+            "{path} is not a report of pytest --edge-json (edgecheck-report/1): it does not say",
+        ),
         ('{"schema": "edgecheck-report/2"}', "it says 'edgecheck-report/2'"),
-        (json.dumps({**report("a", 1), "run": None}), "{path}: run is no object"),
+        (json.dumps({**report("a", 1), "run": None}), "{path}: run is not an object"),
         (json.dumps({**report("a", 1), "run": RUN}), "{path}: run has no 'git'"),
-        (json.dumps({**report("a", 1), "cases": {}}), "{path}: cases is no list"),
+        (json.dumps({**report("a", 1), "cases": {}}), "{path}: cases is not a list"),
         (json.dumps({**report("a", 1), "cases": [{}]}), "{path}: case 0 has no 'key'"),
         (
             json.dumps({**report("a", 1), "cases": [{**record(), "measurements": 3}]}),

@@ -1,4 +1,4 @@
-"""The history keeps what it was given, on both databases, and refuses what is no history."""
+"""The history keeps what it was given, on both databases, and refuses what is not a history."""
 
 import os
 import sqlite3
@@ -241,7 +241,7 @@ def test_prune_keeps_the_newest_and_the_last_that_passed_of_each_branch(url: str
     assert rows(url, "SELECT count(*) FROM measurements") == [(4 * 3,)]
 
 
-# -- what is no history ---------------------------------------------------------------------------
+# -- what is not a history ------------------------------------------------------------------------
 
 
 def refused(url: str | Path, **options: Any) -> str:

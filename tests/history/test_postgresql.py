@@ -75,7 +75,7 @@ def test_a_server_that_is_not_there_is_said_without_the_password(tmp_path: Path)
 
 
 def test_a_url_with_a_broken_port_is_said_without_the_password() -> None:
-    with pytest.raises(HistoryError, match="no valid database URL") as caught:
+    with pytest.raises(HistoryError, match="not a valid database URL") as caught:
         History("postgresql://me:secret@host:port/history")
     assert "secret" not in str(caught.value)
 

@@ -169,8 +169,8 @@ class TestBuilderChats(Conformance):
 
 HERE = Path(__file__).parent
 (HERE / "empty.onnx").touch()
-(HERE / "text.onnx").write_text("this is no model")
-(HERE / "text.tflite").write_text("this is no model either")
+(HERE / "text.onnx").write_text("this is not a model")
+(HERE / "text.tflite").write_text("this is not a model either")
 if not (HERE / "good.onnx").is_file():
     write_onnx(tiny(), HERE / "good.onnx.part")
     os.replace(HERE / "good.onnx.part", HERE / "good.onnx")
@@ -289,7 +289,7 @@ EXPECTED = {
     "slow_fat_large/ort/fp32/export": "size",
     "raising/ort/fp32/export": "source raising raised ValueError: no weights here (",
     "no_module/ort/fp32/export": "returned a list, not a torch.nn.Module",
-    "wrong_input/ort/fp32/export": "input 'image' is no parameter of Tiny.forward(x)",
+    "wrong_input/ort/fp32/export": "input 'image' is not a parameter of Tiny.forward(x)",
     "missing_input/ort/fp32/export": "needs 'mask', which no declared input provides",
     "wrong_shape/ort/fp32/export": "the model raised on inputs of shapes {'x': (3, 17)}",
     "wrong_outputs/ort/fp32/export": "returns 1 tensors, but outputs declares 2",

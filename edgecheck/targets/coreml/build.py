@@ -167,7 +167,7 @@ def _input_types(sample: Mapping[str, Any], images: Mapping[str, Mapping[str, An
     import coremltools
 
     if unknown := sorted(set(images) - set(sample)):
-        raise ValueError(f"target_options images names {unknown}, which are no inputs")
+        raise ValueError(f"target_options images names {unknown}, which are not inputs")
     types = []
     for name, value in sample.items():
         shape = tuple(value.shape)

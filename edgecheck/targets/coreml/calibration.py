@@ -1,7 +1,4 @@
-"""Ranges of a Core ML program's activations over calibration data, by the reference executor.
-
-Not for inserting the quantization: that is coremltools', see `edgecheck.targets.coreml`.
-"""
+"""Ranges of a Core ML program's activations over calibration data, by the reference executor."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Chromium without a window: found, started, asked for what a page says, and surely ended.
 
 Self-contained (standard library and Playwright, which is imported only to start a browser), since
-it is sent to the device. Not for what the page does: see `edgecheck.targets.ort_web.page`.
+it is sent to the device.
 """
 
 from __future__ import annotations

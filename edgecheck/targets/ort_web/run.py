@@ -1,7 +1,6 @@
 """ONNX Runtime Web: runs .onnx files in a headless Chromium, with WebAssembly or WebGPU.
 
-Times and memory are those that the page sees. Not for the page itself: see
-`edgecheck.targets.ort_web.page`; nor for Chromium: see `edgecheck.targets.ort_web.browser`.
+Times and memory are those that the page sees.
 """
 
 from __future__ import annotations

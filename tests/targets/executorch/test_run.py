@@ -153,7 +153,7 @@ def test_files_that_are_none_are_refused_before_the_runtime_sees_them(
     whole = Path(files["xnnpack"]).read_bytes()
     for content, line in (
         (b"", "the file is empty"),
-        (b"this is no model", r"no ExecuTorch program \(identifier ET12\)"),
+        (b"this is not a model", r"not an ExecuTorch program \(identifier ET12\)"),
         (whole[: len(whole) // 2], "the file is cut off"),
         (whole[:1000] + bytes(200) + whole[1200:], r".+"),
     ):

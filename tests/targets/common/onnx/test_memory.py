@@ -213,7 +213,7 @@ def test_strings_and_sequences_are_told() -> None:
     assert "tensor 'x' is of type STRING" in found["unplanned"]
     nodes = [("SequenceConstruct", ["x"], ["s"]), ("SequenceLength", ["s"], ["y"])]
     found = plan_memory(make(nodes, [value("x", [3])], ["y"]))
-    assert found["unplanned"] == "'s' is no tensor"
+    assert found["unplanned"] == "'s' is not a tensor"
 
 
 def test_inspection_brings_the_plan(tmp_path: Path) -> None:
