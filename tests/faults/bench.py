@@ -98,8 +98,7 @@ class Bench:
         torch.capture(module, inputs, declared.outputs, declared.dims, source)
         made_from = kind.build.precisions[precision]
         # A file of a broken module can't start from the sound fp32 file.
-        if made_from in ("float", "onnx"):
-            maker = "ort" if made_from == "onnx" else target
+        if maker := kind.float_file_of(made_from):
             source = work / f"float{find_target(maker).files.suffix}"
             self._write(maker, "fp32", work / "program.pt2", source, inputs, model, work)
         found = self.samples(model) if calibration is None else calibration

@@ -181,6 +181,6 @@ def test_every_precision_has_a_route_or_says_that_it_has_none(target: str) -> No
     known = all_targets()[target]
     for precision in known.build.precisions:
         made_from = known.made_from(precision, "tensorflow")
-        assert made_from in ("torch", "tensorflow", "float", "onnx", "")
+        assert made_from in ("torch", "tensorflow", "float", "ort", "")
         assert known.made_from(precision, "torch") == known.build.precisions[precision]
     assert all_targets()["executorch"].made_from("fp32", "tensorflow") == ""
