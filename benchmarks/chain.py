@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from edgecheck.devices.local import Loadable
 
@@ -41,7 +42,7 @@ def _binding(path: Path, target: str) -> dict[str, object]:
     return {"inputs": {"x": next(sides)}, "outputs": {"y": next(sides)}, "batched": [], "batch": 1}
 
 
-def _module(width: int, layers: int) -> object:
+def _module(width: int, layers: int) -> Any:
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -165,7 +165,10 @@ def _tally(kind: str, count: int, series: int) -> Tally:
         for drawn in _many(kind, count, series, shifted=False)
     )
     return Tally(
-        *(100 * part / series for part in (found, false, more)), 100 * covered / max(seen, 1)
+        100 * found / series,
+        100 * false / series,
+        100 * more / series,
+        100 * covered / max(seen, 1),
     )
 
 

@@ -121,8 +121,10 @@ def _timed(url: str, place: Path, quick: bool) -> _Timed:
     for item in found:
         if (item["cases"], item["points"]) != (CASES, POINTS):
             raise BenchmarkError(f"{item} has not {CASES} cases and {POINTS} points")
-    names = ("import_s", "compare_s", "series_s")
-    medians = [statistics.median(item[name] for item in found) for name in names]
+    medians = [
+        statistics.median(item[name] for item in found)
+        for name in ("import_s", "compare_s", "series_s")
+    ]
     return _Timed(stored, fill_s, statistics.median(walls), *medians)
 
 

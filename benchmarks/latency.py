@@ -212,16 +212,17 @@ def _bare_loop(bench: Bench) -> Iterator[Callable[[], Found]]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+    assert stdin is not None
+    assert stdout is not None
 
     def ask(line: str) -> str:
-        process.stdin.write(line)
-        process.stdin.flush()
+        stdin.write(line)
+        stdin.flush()
         return answer()
 
     def answer() -> str:
-        line = process.stdout.readline()
+        line = stdout.readline()
         if not line:
             raise BenchmarkError(f"the bare loop ended with {process.wait()}")
         return line
@@ -231,7 +232,7 @@ def _bare_loop(bench: Bench) -> Iterator[Callable[[], Found]]:
             answer()
             yield lambda: json.loads(ask(f"{BURST_S}\n"))
         finally:
-            process.stdin.close()
+            stdin.close()
 
 
 def _pytest_benchmark(bench: Bench) -> Found:

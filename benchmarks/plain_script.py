@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ class Stopwatch:
     """Seconds by phase."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -195,7 +195,7 @@ def random_feed(model: Model, batch: int, rng: np.random.Generator) -> Arrays:
     """Inputs of the declared domain."""
     feed: Arrays = {}
     for item in model.inputs:
-        shape = (batch, *item.shape[1:])
+        shape = (batch, *(int(size) for size in item.shape[1:]))
         if np.dtype(item.dtype).kind in "iu":
             feed[item.name] = rng.integers(
                 int(item.low), int(item.high), shape, dtype=item.dtype, endpoint=True
@@ -332,11 +332,13 @@ def agreement(found: Arrays, expected: Arrays) -> dict[str, float]:
     return ratios
 
 
-def score(model: Model, predictions: Arrays, labels: np.ndarray) -> float:
+def score(model: Model, predictions: Arrays, labels: Any) -> float:
     """The metric of the model's scored output."""
     assert model.evaluation is not None
     output = model.evaluation.output or model.outputs[0]
-    return float(model.evaluation.metric(predictions[output], labels))
+    metric = model.evaluation.metric
+    assert callable(metric)
+    return float(metric(predictions[output], labels))
 
 
 def time_runs(run: Runner, feed: Arrays) -> list[float]:
@@ -357,9 +359,10 @@ def weigh_in_fresh_process(
 ) -> int:
     """Peak bytes of loading and running a file, above the empty runtime."""
     inputs = place / "single.npz"
-    np.savez(inputs, **feed)
+    named: dict[str, Any] = dict(feed)
+    np.savez(inputs, **named)
     script = [sys.executable, "-m", "benchmarks.plain_script"]
-    command = [*script, "--weigh", target, path, inputs, *outputs]
+    command = [*script, "--weigh", target, str(path), str(inputs), *outputs]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
 

@@ -138,7 +138,7 @@ def _define_operators() -> None:
 # Definitions last as long as the object that made them.
 _LIBRARIES: list[torch.library.Library] = []
 
-_NARROW = {
+_NARROW: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
@@ -148,7 +148,7 @@ _TEXT = {**_NARROW, "vocab_size": 300}
 _TOKENS = _words(300, 24)
 _DECODER = {**_TEXT, "num_key_value_heads": 2, "pad_token_id": 0}
 _PIXELS = {**_NARROW, "image_size": 64, "patch_size": 16}
-_SPEECH = {
+_SPEECH: dict[str, Any] = {
     **_NARROW,
     "conv_dim": (32,) * 4,
     "conv_stride": (5, 4, 4, 2),

@@ -1,7 +1,4 @@
-"""The errors that edgecheck raises on purpose, each with a message a user can act on.
-
-Not for verdicts: a model that is out of its limits is a `Verdict`, not an exception.
-"""
+"""The errors that edgecheck raises on purpose, each with a message a user can act on."""
 
 from __future__ import annotations
 

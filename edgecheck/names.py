@@ -1,7 +1,4 @@
-"""The words of the command line: precisions, checks, and finding what a user meant.
-
-Not for targets: those are modules, listed by `edgecheck.targets`.
-"""
+"""The words of the command line: precisions, checks, and finding what a user meant."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Parsing and printing of quantities with units: "5 ms", "64 MB", "200 /s".
-
-Not for judgement: limits are compared in `edgecheck.checks`.
-"""
+"""Parsing and printing of quantities with units: "5 ms", "64 MB", "200 /s"."""
 
 from __future__ import annotations
 
@@ -36,13 +33,13 @@ def parse_quantity(text: str, kind: str) -> float:
         kind: ``"time"`` (result in milliseconds), ``"bytes"`` or ``"rate"`` (per second).
 
     Raises:
-        DeclarationError: the text is no number with a known unit.
+        DeclarationError: the text is not a number with a known unit.
     """
     units = _UNITS[kind]
     match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
     if match is None or match[2] not in units:
         raise DeclarationError(
-            f"{text!r} is no {kind} quantity: write a number and one of {', '.join(units)}, "
+            f"{text!r} is not a {kind} quantity: write a number and one of {', '.join(units)}, "
             f'as in "{_EXAMPLES[kind]}"'
         )
     value = float(match[1]) * units[match[2]]

@@ -1,6 +1,6 @@
 """The workbench: what the checks of a case need, made once a run and shared by its processes.
 
-One per pytest process. Not for judging: see `edgecheck.checks`.
+One per pytest process.
 """
 
 from __future__ import annotations
@@ -125,15 +125,15 @@ class Workbench:
         self.lock.close()
 
     def built(self, case: Case) -> Built:
-        """The candidate's model file, built if need be (see `Builder.built`)."""
+        """The candidate's model file, built if need be (see `ArtifactBuilder.built`)."""
         return self.builder.built(case)
 
     def rebuilt(self, case: Case) -> Path | None:
-        """The file built once more (see `Builder.rebuilt`)."""
+        """The file built once more (see `ArtifactBuilder.rebuilt`)."""
         return self.builder.rebuilt(case)
 
     def layers(self, case: Case) -> list[str]:
-        """The layers that ``keep_float`` may name (see `Builder.layers`)."""
+        """The layers that ``keep_float`` may name (see `ArtifactBuilder.layers`)."""
         return self.builder.layers(case)
 
     def data(self, case: Case, what: str) -> dict[str, Any]:
@@ -149,15 +149,9 @@ class Workbench:
         built = self.built(case)
         session = self.device.open(case.candidate, case.target, built.path, case.options)
         if session.binding is None:
-            session.bind(
-                bind(
-                    case.model.inputs,
-                    case.model.outputs,
-                    session.inputs,
-                    session.outputs,
-                    built.declared,
-                )
-            )
+            model = case.model
+            tensors = (session.inputs, session.outputs)
+            session.bind(bind(model.inputs, model.outputs, *tensors, built.declared))
         return session
 
     def feeds(self, case: Case) -> Feeds:
@@ -301,7 +295,7 @@ class Workbench:
         """All that a fresh device process needs to run the candidate once."""
         return Loadable(
             self.built(case).path,
-            self.binding(case).for_driver(),
+            self.binding(case).for_runner(),
             self.single_feed(case, batch),
             case.options,
         )
@@ -328,7 +322,7 @@ class Workbench:
                 f"the baseline {path.name} has batch {binding.batch} and the candidate {own}: "
                 "their latencies can't be compared"
             )
-        return Loadable(path, binding.for_driver(), self.single_feed(case), case.options)
+        return Loadable(path, binding.for_runner(), self.single_feed(case), case.options)
 
     def reference_outputs(
         self,

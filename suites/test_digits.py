@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import edgecheck
 from fixtures import digits
 
-EVALUATION = {"labels": digits.test_labels, "metric": edgecheck.metrics.top1}
+EVALUATION: dict[str, Any] = {"labels": digits.test_labels, "metric": edgecheck.metrics.top1}
 
 
 class TestDigits(edgecheck.Conformance):

@@ -15,12 +15,12 @@ from edgecheck.units import format_bytes, format_time, parse_quantity
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
 # Unit -> how many of the base unit it is, stated anew: milliseconds, bytes, per second.
-TIMES = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1, "s": 1000}
-SIZES = {
+TIMES: dict[str, float] = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1, "s": 1000}
+SIZES: dict[str, float] = {
     **{"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3},
     **{"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3},
 }
-FACTORS = {"time": TIMES, "bytes": SIZES, "rate": {"/s": 1}}
+FACTORS: dict[str, dict[str, float]] = {"time": TIMES, "bytes": SIZES, "rate": {"/s": 1}}
 EVERY_UNIT = [(kind, unit) for kind, units in FACTORS.items() for unit in units]
 numbers = st.floats(0, 1e12, allow_nan=False) | st.integers(0, 10**12)
 blanks = st.text(" \t", max_size=3)
@@ -28,7 +28,9 @@ blanks = st.text(" \t", max_size=3)
 
 @law
 @given(numbers, st.sampled_from(EVERY_UNIT), blanks, blanks, blanks)
-def test_a_number_with_any_unit_parses_to_the_base_unit(number, kind_and_unit, before, mid, after):
+def test_a_number_with_any_unit_parses_to_the_base_unit(
+    number: float, kind_and_unit: tuple[str, str], before: str, mid: str, after: str
+) -> None:
     kind, unit = kind_and_unit
     text = f"{before}{number!r}{mid}{unit}{after}"
     assert parse_quantity(text, kind) == pytest.approx(number * FACTORS[kind][unit], rel=1e-12)
@@ -47,7 +49,7 @@ def test_a_number_with_any_unit_parses_to_the_base_unit(number, kind_and_unit, b
         ("1e3 kB", "bytes", 1e6),
     ],
 )
-def test_the_documented_forms_parse_exactly(text, kind, value):
+def test_the_documented_forms_parse_exactly(text: str, kind: str, value: float) -> None:
     assert parse_quantity(text, kind) == value
 
 
@@ -76,26 +78,26 @@ def test_the_documented_forms_parse_exactly(text, kind, value):
         (True, "bytes"),
     ],
 )
-def test_what_is_no_number_with_a_known_unit_is_refused(text, kind):
+def test_what_is_no_number_with_a_known_unit_is_refused(text: str, kind: str) -> None:
     with pytest.raises(DeclarationError, match=re.escape(repr(text))):
         parse_quantity(text, kind)
 
 
-def test_a_refusal_names_the_units_and_an_example():
+def test_a_refusal_names_the_units_and_an_example() -> None:
     with pytest.raises(DeclarationError) as caught:
         parse_quantity("64 megs", "bytes")
     message = str(caught.value)
     assert "MB" in message and "MiB" in message and '"64 MB"' in message
 
 
-def test_a_quantity_too_large_for_a_float_is_refused():
+def test_a_quantity_too_large_for_a_float_is_refused() -> None:
     with pytest.raises(DeclarationError):
         parse_quantity("1e999 ms", "time")
 
 
 @law
 @given(st.floats(1e-6, 1e7))
-def test_a_printed_time_parses_back_to_three_digits(milliseconds):
+def test_a_printed_time_parses_back_to_three_digits(milliseconds: float) -> None:
     assert parse_quantity(format_time(milliseconds), "time") == pytest.approx(
         milliseconds, rel=0.0051
     )
@@ -103,7 +105,7 @@ def test_a_printed_time_parses_back_to_three_digits(milliseconds):
 
 @law
 @given(st.integers(0, 10**13))
-def test_printed_bytes_parse_back_to_three_digits(count):
+def test_printed_bytes_parse_back_to_three_digits(count: int) -> None:
     assert parse_quantity(format_bytes(count), "bytes") == pytest.approx(count, rel=0.0051)
 
 
@@ -119,7 +121,7 @@ def test_printed_bytes_parse_back_to_three_digits(count):
         (1234.5, "1.23 s"),
     ],
 )
-def test_times_print_in_the_unit_a_person_would_choose(milliseconds, text):
+def test_times_print_in_the_unit_a_person_would_choose(milliseconds: float, text: str) -> None:
     assert format_time(milliseconds) == text
 
 
@@ -134,20 +136,20 @@ def test_times_print_in_the_unit_a_person_would_choose(milliseconds, text):
         (-2_000_000, "-2 MB"),
     ],
 )
-def test_bytes_print_in_the_unit_a_person_would_choose(count, text):
+def test_bytes_print_in_the_unit_a_person_would_choose(count: int, text: str) -> None:
     assert format_bytes(count) == text
 
 
 @pytest.mark.parametrize("milliseconds", [0.9996, 999.6, 1_500_000.0])
-def test_a_time_is_never_printed_in_scientific_notation(milliseconds):
+def test_a_time_is_never_printed_in_scientific_notation(milliseconds: float) -> None:
     assert "e+" not in format_time(milliseconds)
 
 
 @pytest.mark.parametrize("count", [999_600, 999_999_999, 5 * 10**12])
-def test_bytes_are_never_printed_in_scientific_notation(count):
+def test_bytes_are_never_printed_in_scientific_notation(count: int) -> None:
     assert "e+" not in format_bytes(count)
 
 
-def test_printing_nan_does_not_raise():
+def test_printing_nan_does_not_raise() -> None:
     assert "nan" in format_time(math.nan)
     assert "nan" in format_bytes(math.nan)

@@ -109,7 +109,7 @@ def test_two_processes_of_a_run_time_the_same(opened: Open, tmp_path: Path) -> N
     assert first.loadable(own) == second.loadable(own)
     session = first.session(own)
     assert session.binding is not None
-    assert second.binding(own).for_driver() == session.binding.for_driver()
+    assert second.binding(own).for_runner() == session.binding.for_runner()
 
 
 def test_a_timed_candidate_really_runs(opened: Open, tmp_path: Path) -> None:

@@ -2,13 +2,12 @@
 
 Layout: ``objects/<key[:2]>/<key>/`` holds the file and ``entry.json``; ``locks/`` one lock a key;
 ``incoming/`` what is being written. A file is published by renaming its finished folder, verified
-by hash on each read, and built anew when it does not match. Not for deciding what to build.
+by hash on each read, and built anew when it does not match.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -28,10 +27,6 @@ from edgecheck.digests import digest_of, file_sha256
 _ENTRY = "entry.json"
 # What a killed process was writing is removed after a day.
 _ABANDONED_S = 86_400.0
-
-
-
-
 
 
 def _size_bytes(path: Path) -> int:

@@ -1,7 +1,6 @@
 """Model files: brought by the user, written by the user's builder, or built by a target's recipe.
 
-Builds run in children, and what they write is kept in the artifact cache. Not for running the
-files: see `edgecheck.devices`.
+Builds run in children, and what they write is kept in the artifact cache.
 """
 
 from __future__ import annotations
@@ -15,29 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.capture import data
-from edgecheck.declare.case import Case
-from edgecheck.declare.case import brought
-from edgecheck.declare.case import find_builder
-from edgecheck.errors import ArtifactError
-from edgecheck.declare.model import Artifact
-from edgecheck.declare.model import Model
-from edgecheck.declare.model import Source
-from edgecheck.names import CALIBRATED
-from edgecheck.process.run_cache import Once
-from edgecheck.process.parent import Child
-from edgecheck.process.parent import Pool
-from edgecheck.process.parent import Service
-from edgecheck.capture.client import Sources
-from edgecheck.capture.client import dimension_ranges
-from edgecheck.capture.client import existing
 from edgecheck.build.artifact_cache import Store
 from edgecheck.build.recipe import recipe
 from edgecheck.build.sources import own_source, program_source
-from edgecheck.digests import digest_of
-from edgecheck.digests import file_sha256
+from edgecheck.capture import data
+from edgecheck.capture.client import Sources, dimension_ranges, existing
+from edgecheck.declare.case import Case, brought, find_builder
+from edgecheck.declare.model import Artifact, Model
+from edgecheck.digests import digest_of, file_sha256
+from edgecheck.errors import ArtifactError
+from edgecheck.names import CALIBRATED
+from edgecheck.process.parent import Child, Pool, Service
+from edgecheck.process.run_cache import Once
 from edgecheck.targets.base import Inspection, Target
-from edgecheck.targets.registry import find_target
 from edgecheck.targets.common import keep_float
 from edgecheck.targets.registry import find_target
 
@@ -94,7 +83,11 @@ class ArtifactBuilder:
         """
 
         builder = find_builder(case.model, case.target.name, case.precision)
-        if case.target.files.shared_with and case.artifact is None and (builder is None or case.variant):
+        if (
+            case.target.files.shared_with
+            and case.artifact is None
+            and (builder is None or case.variant)
+        ):
             return self.built(replace(case, target=find_target(case.target.files.shared_with)))
 
         def produce(folder: Path) -> Any:
@@ -129,7 +122,11 @@ class ArtifactBuilder:
         None where it is not built here.
         """
         builder = find_builder(case.model, case.target.name, case.precision)
-        if case.target.files.shared_with and case.artifact is None and (builder is None or case.variant):
+        if (
+            case.target.files.shared_with
+            and case.artifact is None
+            and (builder is None or case.variant)
+        ):
             return self.rebuilt(replace(case, target=find_target(case.target.files.shared_with)))
 
         def produce(folder: Path) -> Any:
@@ -349,12 +346,6 @@ def _written(path: Path) -> bool:
     if path.is_dir():
         return any(path.iterdir())
     return path.is_file() and path.stat().st_size > 0
-
-
-
-
-
-
 
 
 def _not_built(case: Case) -> str:

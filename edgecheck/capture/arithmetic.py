@@ -1,8 +1,7 @@
 """A PyTorch reference in other arithmetic: float64, true half precision, simulated quantization.
 
 What it gives is the yardstick of parity: how far rounding alone moves each output. Runs in a child
-(see `edgecheck.capture.worker`). Not for judging: see `edgecheck.judge.noise`; not for making a
-file that ships.
+(see `edgecheck.capture.worker`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What every kind of captured source shares: what it offers, its error, and who is to blame.
 
-Imports no framework. Not for capturing itself: see `edgecheck.capture.torch` and
-`edgecheck.capture.tensorflow`.
+Imports no framework.
 """
 
 from __future__ import annotations

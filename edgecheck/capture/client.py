@@ -1,7 +1,6 @@
 """The parent's side of the user's own code: programs, data, builders, reference runs and scores.
 
-The code itself runs in children (`edgecheck.capture.worker`). Not for building a target's files:
-see `edgecheck.build.builder`.
+The code itself runs in children (`edgecheck.capture.worker`).
 """
 
 from __future__ import annotations

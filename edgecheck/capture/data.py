@@ -1,8 +1,9 @@
-"""Data of the user's on disk: calibration, evaluation and sample data as .npy files, streamed.
+"""The user's calibration, evaluation and sample data as .npy files, and random inputs.
 
-Whatever form the data comes in, it ends as one .npy per input with samples on axis 0, written row
-by row, so that no process holds it in memory. Also the seeded random inputs of the declared domain.
-Not for judging whether the data is good.
+Each form of data has its own writer. All of them store one .npy per input with samples on axis 0,
+written row by row, so that no process holds it in memory. The random inputs are drawn from the
+declared domain with a seed. See also `edgecheck.judge.vacuity`, which judges whether the data is
+good.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgecheck.capture.row_writer import RowWriter
 from edgecheck.declare.model import BATCH, DEFAULT_DIM, Input
 from edgecheck.errors import DataError
 
@@ -62,49 +64,122 @@ def materialize(
     Raises:
         DataError: the data is empty, does not fit the inputs, or holds NaN or infinite values.
     """
-    data = data() if callable(data) and not _is_array(data) else data
-    labels = labels() if callable(labels) and not _is_array(labels) else labels
+    data, labels = _loaded(data), _loaded(labels)
     pairs = labelled and labels is None
-    if _is_array(data):
-        if len(inputs) != 1:
-            raise DataError(
-                f"{what} is one array, but the model has {len(inputs)} inputs: give a dict by "
-                f"input name ({', '.join(item.name for item in inputs)})"
-            )
-        data = {inputs[0].name: data}
+    stored = _store(data, inputs, directory, what, pairs)
+    if len(set(stored.counts.values())) > 1:
+        raise DataError(f"{what} has different numbers of samples by input: {stored.counts}")
+    count = next(iter(stored.counts.values()))
+    if count == 0:
+        raise DataError(f"{what} is empty")
     label_path = None
+    if labelled:
+        label_path = _store_labels(stored.labels if pairs else labels, count, directory, what)
+    digest = _digest([*stored.paths.values(), *([label_path] if label_path else [])])
+    return DataFiles(stored.paths, label_path, count, digest)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The files of one form of data.
+
+    Attributes:
+        paths: .npy path by input name.
+        counts: number of samples by input name.
+        labels: of all samples, if the data came in pairs.
+    """
+
+    paths: Mapping[str, str]
+    counts: Mapping[str, int]
+    labels: Array | None = None
+
+
+def _loaded(data: Any) -> Any:
+    """The data itself, if a callable returns it."""
+    return data() if callable(data) and not _is_array(data) else data
+
+
+def _store(data: Any, inputs: Sequence[Input], directory: Path, what: str, pairs: bool) -> _Stored:
+    """Store data by the writer of its form; `pairs` if it has to bring its labels."""
+    if _is_array(data):
+        data = _by_only_input(data, inputs, what)
     if isinstance(data, Mapping):
         if pairs:
             raise DataError(f"{what} has no labels: pass labels=, or yield (sample, label) pairs")
-        _check_keys(data, inputs, what)
-        paths, counts = {}, {}
-        for item, file in zip(inputs, _files(inputs, directory), strict=True):
-            paths[item.name] = _store_array(_as_array(data[item.name]), item, file, what)
-            counts[item.name] = len(np.load(paths[item.name], mmap_mode="r"))
-    elif isinstance(data, Iterable) or hasattr(data, "__getitem__"):
-        paths, counts, found = _store_samples(data, inputs, directory, what, pairs)
-        labels = found if pairs else labels
-    else:
-        raise DataError(f"{what} is a {type(data).__name__}, neither an array nor iterable")
-    if len(set(counts.values())) > 1:
-        raise DataError(f"{what} has different numbers of samples by input: {counts}")
-    count = next(iter(counts.values()))
-    if count == 0:
-        raise DataError(f"{what} is empty")
-    if labelled:
-        labels = np.asarray(_as_array(labels))
-        if labels.ndim == 0 or labels.dtype.kind not in "fiubc":
-            raise DataError(f"{what} labels are no array of numbers: {labels!r:.60}")
-        if len(labels) != count:
-            raise DataError(f"{what} has {count} samples but {len(labels)} labels")
-        label_path = str(directory / "labels.npy")
-        np.save(label_path, labels, allow_pickle=False)
+        return _store_arrays(data, inputs, directory, what)
+    if isinstance(data, Iterable) or hasattr(data, "__getitem__"):
+        store = _store_pairs if pairs else _store_samples
+        return store(data, inputs, directory, what)
+    raise DataError(f"{what} is a {type(data).__name__}, neither an array nor iterable")
+
+
+def _by_only_input(data: Any, inputs: Sequence[Input], what: str) -> dict[str, Any]:
+    if len(inputs) != 1:
+        raise DataError(
+            f"{what} is one array, but the model has {len(inputs)} inputs: give a dict by "
+            f"input name ({', '.join(item.name for item in inputs)})"
+        )
+    return {inputs[0].name: data}
+
+
+def _store_arrays(
+    data: Mapping[Any, Any], inputs: Sequence[Input], directory: Path, what: str
+) -> _Stored:
+    """Write one array for each input, or point at the file that it is mapped from."""
+    _check_keys(data, inputs, what)
+    paths, counts = {}, {}
+    for item, file in zip(inputs, _files(inputs, directory), strict=True):
+        paths[item.name] = _store_array(_as_array(data[item.name]), item, file, what)
+        counts[item.name] = len(np.load(paths[item.name], mmap_mode="r"))
+    return _Stored(paths, counts)
+
+
+def _store_samples(data: Any, inputs: Sequence[Input], directory: Path, what: str) -> _Stored:
+    """Write an iterable of samples or batches, ignoring values beyond the inputs."""
+    with _SampleWriter(inputs, directory) as writer:
+        for position, sample in enumerate(_entries(data)):
+            writer.append(sample, f"{what} sample {position}")
+    return writer.stored()
+
+
+def _store_pairs(data: Any, inputs: Sequence[Input], directory: Path, what: str) -> _Stored:
+    """Write an iterable of (sample, label) or (batch, labels) pairs."""
+    labels: list[Array] = []
+    with _SampleWriter(inputs, directory) as writer:
+        for position, pair in enumerate(_entries(data)):
+            where = f"{what} sample {position}"
+            if not (isinstance(pair, tuple | list) and len(pair) == 2):
+                raise DataError(f"{where} is not a (sample, label) pair")
+            label = np.asarray(_as_array(pair[1]))
+            rows = writer.append(pair[0], where)
+            if rows is not None and label.shape[:1] != (rows,):
+                raise DataError(f"{where} has {rows} rows but labels of {label.shape}")
+            labels.append(label[None] if rows is None else label)
+    if len({label.shape[1:] for label in labels}) > 1:
+        raise DataError(f"{what} has labels of different shapes")
+    return writer.stored(np.concatenate(labels) if labels else None)
+
+
+def _store_labels(labels: Any, count: int, directory: Path, what: str) -> str:
+    """Write one label for each of `count` samples; return the .npy path."""
+    labels = np.asarray(_as_array(labels))
+    if labels.ndim == 0 or labels.dtype.kind not in "fiubc":
+        raise DataError(f"{what} labels are not an array of numbers: {labels!r:.60}")
+    if len(labels) != count:
+        raise DataError(f"{what} has {count} samples but {len(labels)} labels")
+    path = str(directory / "labels.npy")
+    np.save(path, labels, allow_pickle=False)
+    return path
+
+
+def _digest(paths: Iterable[str]) -> str:
+    """SHA-256 of the files' contents, one after another."""
     digest = hashlib.sha256()
-    for path in [*paths.values(), *([label_path] if label_path else [])]:
+    for path in paths:
         with Path(path).open("rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
-    return DataFiles(paths, label_path, count, digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _files(inputs: Sequence[Input], directory: Path) -> list[Path]:
@@ -180,7 +255,7 @@ def _store_array(array: Array, item: Input, path: Path, what: str) -> str:
         for start, stop in _chunks(array):
             _convert(array[start:stop], item, what, start)
         return existing
-    with _RowWriter(path, item.name) as writer:
+    with RowWriter(path, item.name) as writer:
         for start, stop in _chunks(array):
             writer.append(_convert(array[start:stop], item, what, start))
     return str(path)
@@ -204,45 +279,44 @@ def _chunks(array: Array) -> Iterator[tuple[int, int]]:
         yield start, min(len(array), start + step)
 
 
-def _store_samples(
-    data: Any, inputs: Sequence[Input], directory: Path, what: str, pairs: bool
-) -> tuple[dict[str, str], dict[str, int], Array | None]:
-    """Write an iterable of samples or batches, the latter told by their extra axis."""
-    names = [item.name for item in inputs]
-    paths = dict(zip(names, _files(inputs, directory), strict=True))
-    writers = {name: _RowWriter(path, name) for name, path in paths.items()}
-    labels: list[Array] = []
-    try:
-        for position, entry in enumerate(_entries(data)):
-            where = f"{what} sample {position}"
-            if pairs:
-                if not (isinstance(entry, tuple | list) and len(entry) == 2):
-                    raise DataError(f"{where} is no (sample, label) pair")
-                entry, label = entry
-                labels.append(np.asarray(_as_array(label)))
-            rows, batch = 0, False
-            for item, value in zip(inputs, _by_input(entry, inputs, where), strict=True):
-                array = _convert(np.asarray(_as_array(value)), item, where)
-                batch = array.ndim == len(item.shape)
-                array = array if batch else array[None]
-                _check_shape(array.shape, item, where)
-                writers[item.name].append(array)
-                rows = len(array)
-            if pairs and not batch:
-                labels[-1] = labels[-1][None]
-            elif pairs and labels[-1].shape[:1] != (rows,):
-                raise DataError(f"{where} has {rows} rows but labels of {labels[-1].shape}")
-    finally:
-        for writer in writers.values():
+class _SampleWriter:
+    """A .npy file for each input, which grow by a sample or a batch at a time."""
+
+    def __init__(self, inputs: Sequence[Input], directory: Path) -> None:
+        self._inputs = inputs
+        self._paths = _files(inputs, directory)
+        self._writers = [
+            RowWriter(path, item.name) for path, item in zip(self._paths, inputs, strict=True)
+        ]
+
+    def append(self, sample: Any, where: str) -> int | None:
+        """Write a sample, or a batch, which has an axis more; return a batch's number of rows."""
+        rows = None
+        values = _by_input(sample, self._inputs, where)
+        for item, value, writer in zip(self._inputs, values, self._writers, strict=True):
+            array = _convert(np.asarray(_as_array(value)), item, where)
+            batched = array.ndim == len(item.shape)
+            array = array if batched else array[None]
+            _check_shape(array.shape, item, where)
+            writer.append(array)
+            rows = len(array) if batched else None
+        return rows
+
+    def stored(self, labels: Array | None = None) -> _Stored:
+        """The files by input name, complete once the context has ended."""
+        names = [item.name for item in self._inputs]
+        return _Stored(
+            dict(zip(names, map(str, self._paths), strict=True)),
+            {name: writer.rows for name, writer in zip(names, self._writers, strict=True)},
+            labels,
+        )
+
+    def __enter__(self) -> _SampleWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._writers:
             writer.close()
-    counts = {name: writer.rows for name, writer in writers.items()}
-    if len({label.shape[1:] for label in labels}) > 1:
-        raise DataError(f"{what} has labels of different shapes")
-    return (
-        {name: str(path) for name, path in paths.items()},
-        counts,
-        np.concatenate(labels) if labels else None,
-    )
 
 
 def _entries(data: Any) -> Iterable[Any]:
@@ -257,67 +331,12 @@ def _by_input(entry: Any, inputs: Sequence[Input], where: str) -> list[Any]:
     if isinstance(entry, Mapping):
         _check_keys(entry, inputs, where)
         return [entry[item.name] for item in inputs]
-    # What a loader yields beyond the inputs are labels.
+    # A loader yields labels after the inputs.
     if isinstance(entry, tuple | list) and len(entry) >= len(inputs) and _is_array(entry[0]):
         return list(entry[: len(inputs)])
     if len(inputs) == 1:
         return [entry]
     raise DataError(f"{where} is a {type(entry).__name__}; expected {len(inputs)} values or a dict")
-
-
-class _RowWriter:
-    """A .npy file that grows by rows.
-
-    NumPy's format pads the header for a growing first axis, so it is rewritten in place at the end.
-    """
-
-    def __init__(self, path: Path, name: str) -> None:
-        self._path = path
-        self._name = name
-        self._stream: BinaryIO | None = None
-        self._header_bytes = 0
-        self._dtype: np.dtype[Any] | None = None
-        self._row_shape: tuple[int, ...] = ()
-        self.rows = 0
-
-    def append(self, rows: Array) -> None:
-        if self._stream is None:
-            self._dtype, self._row_shape = rows.dtype, rows.shape[1:]
-            self._stream = self._path.open("wb")
-            self._write_header()
-            self._header_bytes = self._stream.tell()
-        if rows.shape[1:] != self._row_shape:
-            raise DataError(
-                f"samples of input {self._name!r} have shapes {self._row_shape} and "
-                f"{rows.shape[1:]}: all must be alike"
-            )
-        self._stream.write(np.ascontiguousarray(rows).tobytes())
-        self.rows += len(rows)
-
-    def _write_header(self) -> None:
-        assert self._stream is not None and self._dtype is not None
-        np.lib.format.write_array_header_1_0(
-            self._stream,
-            {
-                "descr": np.lib.format.dtype_to_descr(self._dtype),
-                "fortran_order": False,
-                "shape": (self.rows, *self._row_shape),
-            },
-        )
-
-    def close(self) -> None:
-        if self._stream is not None:
-            self._stream.seek(0)
-            self._write_header()
-            if self._stream.tell() != self._header_bytes:
-                raise DataError(f"{self._path} has more samples than its header can say")
-            self._stream.close()
-
-    def __enter__(self) -> _RowWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def random_inputs(

@@ -1,7 +1,4 @@
-"""A weight by few values, as palettization stores it: part of the simulated quantizers.
-
-Not for making a file that ships: coremltools does that (see `edgecheck.targets.coreml`).
-"""
+"""A weight by few values, as palettization stores it: part of the simulated quantizers."""
 
 from __future__ import annotations
 

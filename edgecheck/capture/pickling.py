@@ -1,7 +1,4 @@
-"""Sending callables of the user's to the child process that runs them.
-
-Not for model files: those are never unpickled.
-"""
+"""Sending callables of the user's to the child process that runs them."""
 
 from __future__ import annotations
 

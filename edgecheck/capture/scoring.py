@@ -1,7 +1,6 @@
 """Scoring: a metric on the predictions of reference and candidate for the same samples.
 
-Runs where the user's metric runs (`edgecheck.capture.worker`). Not for the statistics, which are
-`edgecheck.judge.paired`; not for limits: `edgecheck.checks.accuracy`.
+Runs where the user's metric runs (`edgecheck.capture.worker`).
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def score(
     """Score one model's outputs: one array, or a dict of them by output name.
 
     Raises:
-        NotFiniteError: the metric is no finite number; besides, all that the user's code raises.
+        NotFiniteError: the metric is not a finite number; besides, all that the user's code raises.
     """
     predictions = outputs if postprocess is None else postprocess(outputs)
     value = float(metric(predictions, labels))
@@ -95,7 +94,7 @@ def compare(
     Args:
         labels: of every sample, on axis 0.
         seed: of the resamples.
-        limit_s: the most that resampling a metric takes that is no mean over samples.
+        limit_s: the most that resampling a metric takes that is not a mean over samples.
 
     Returns:
         ``interval``: [low, high] of the drop in the metric's unit, or None, and

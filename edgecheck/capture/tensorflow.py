@@ -1,8 +1,7 @@
 """Capture with TensorFlow: Keras models, tf.Modules and SavedModels become one frozen SavedModel.
 
 Its variables are constants: the converters keep no variables of models whose layers they can't
-follow, and lose the weights. Runs in a child (see `edgecheck.capture.worker`). Not for building a
-target's artifact from the program.
+follow, and lose the weights. Runs in a child (see `edgecheck.capture.worker`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Saving the same model twice gives other bytes: names count up within a process, and maps are written
 in any order. So names don't count here, nor does the order of nodes: each is known by what it
-computes from what. Not for files: those have a sha256.
+computes from what.
 """
 
 from __future__ import annotations

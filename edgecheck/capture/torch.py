@@ -1,7 +1,7 @@
 """Capture: the user's module becomes one ``torch.export`` program on disk, once.
 
 That file needs none of the user's code, so everything after it happens in other processes. Runs in
-a child (see `edgecheck.capture.worker`). Not for building a target's artifact from the program.
+a child (see `edgecheck.capture.worker`).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _check_parameters(module: torch.nn.Module, inputs: Sequence[Input]) -> None:
     signature = f"{type(module).__name__}.forward({', '.join(parameters)})"
     for item in inputs:
         if item.name not in parameters:
-            raise CaptureError(f"input {item.name!r} is no parameter of {signature}")
+            raise CaptureError(f"input {item.name!r} is not a parameter of {signature}")
     declared = {item.name for item in inputs}
     for name, parameter in parameters.items():
         required = parameter.default is inspect.Parameter.empty

@@ -1,7 +1,6 @@
 """What runs of the user's own code, in a child process: sources, data, builders and metrics.
 
-Frameworks are imported for the sources that need them. Not for code of edgecheck's own that builds
-artifacts: see `edgecheck.targets`; not for the parent's side: see `edgecheck.capture.pickling`.
+Frameworks are imported for the sources that need them.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """The accuracy check: the metric on the evaluation data, against the reference and the floor.
 
-A paired experiment: the same samples go through both. The drop comes with a 95 % confidence
-interval (`edgecheck.judge.paired`), the samples that changed, and what so many samples can show. An
-improvement never fails.
+It is a paired experiment: the same samples go through both. The drop comes with a 95 % confidence
+interval (`edgecheck.judge.paired`), the samples that changed, and the smallest drop that so many
+samples can show. An improvement never fails.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from edgecheck.workbench import Workbench
 
 UPPER_BOUND = "upper-bound"
-# How long a metric may be resampled for the interval, by policy: where the verdict hangs on it,
-# more is worth waiting for.
+# Seconds for which a metric may be resampled for the interval, by policy: a longer wait is worth it
+# if the verdict depends on the interval.
 _RESAMPLING_S = {"point": 2.0, UPPER_BOUND: 60.0}
 _NAMED = 8
 _PERCENT = f"{100 * CONFIDENCE:g} %"
@@ -43,7 +43,7 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     with tempfile.TemporaryDirectory() as directory:
         outputs, expected = workbench.evaluation_outputs(case, Path(directory))
         unlike = outliers.measure(workbench, case, outputs, expected)
-        found = workbench.sources.compare(
+        scores = workbench.sources.compare(
             evaluation,
             expected,
             outputs,
@@ -52,12 +52,12 @@ def run(workbench: Workbench, case: Case) -> Verdict:
             limit_s=min(_RESAMPLING_S[evaluation.drop_policy], workbench.settings.timeout_s / 4),
         )
     verdict = judge(
-        found["candidate"],
-        found["reference"],
+        scores["candidate"],
+        scores["reference"],
         as_metric(evaluation.metric),
         case.limits(),
         samples=files["count"],
-        paired=found["paired"],
+        paired=scores["paired"],
         policy=evaluation.drop_policy,
     )
     verdict = extended(verdict, unlike)
@@ -65,7 +65,7 @@ def run(workbench: Workbench, case: Case) -> Verdict:
         return verdict
     labels = np.load(files["labels"], allow_pickle=False)
     findings = _class_order(case, expected, labels)
-    findings = findings or vacuity.at_chance(found["reference"], labels)
+    findings = findings or vacuity.at_chance(scores["reference"], labels)
     failures, warnings = vacuity.sort(findings, workbench.settings.vacuous)
     return extended(verdict, Evidence(tuple(failures), tuple(warnings)))
 
@@ -97,71 +97,121 @@ def judge(
 ) -> Verdict:
     """Hold the drop against its limit, and the value against the floor.
 
-    The drop is positive where the candidate is worse. For a metric that is no fraction a default
-    limit counts relative to the reference's value; for one that is, a default limit is no less than
-    what a single sample weighs: rounding may turn a near-tie, and that is no finding.
+    The drop is positive if the candidate is worse. If the metric is not a fraction, a default limit
+    counts relative to the reference's value. If it is one, a default limit is at least the weight
+    of a single sample: rounding may turn a near-tie, and that is not a finding.
 
     Args:
+        candidate, reference: values of the metric, in its unit.
+        samples: the number of samples that both were scored on.
         paired: of `edgecheck.capture.scoring.compare`.
         policy: ``"point"`` judges the drop; ``"upper-bound"`` the upper end of its interval, and
             without an interval it fails.
     """
     drop = reference - candidate if metric.higher_is_better else candidate - reference
-    measurements: dict[str, Any] = {
-        "metric": metric.name,
-        "higher_is_better": metric.higher_is_better,
-        "candidate": candidate,
-        "reference": reference,
-        "accuracy_drop": drop,
-        "samples": samples,
-    }
-    details = [f"{metric.name} {candidate:.6g}, reference {reference:.6g}, {samples} samples"]
-    comparisons, failures = [], []
-    limit, scale = limits.get("accuracy_drop"), 1.0
-    if limit is not None:
-        if limit.origin == "default" and metric.fraction:
-            limit = replace(limit, value=max(limit.value, 1.0 / samples))
-        elif limit.origin == "default" and reference != 0.0:
-            scale = 1.0 / abs(reference)
-            measurements["relative_drop"] = drop * scale
-        point = Comparison(limit, drop * scale)
-        upper = None
-        interval = paired and paired["interval"]
-        if interval:
-            upper = Comparison(limit, interval[1] * scale, f"{_PERCENT} upper bound")
-        if policy != UPPER_BOUND:
-            comparisons.append(point)
-        elif upper is not None:
-            comparisons.append(upper)
-        else:
-            why = paired["no_interval"] if paired else "it was not measured"
-            failures.append(f"accuracy_drop {drop:.3g} has no upper bound: {why}")
-    if paired is not None:
-        measurements |= _measurements(paired, policy)
-        if limit is not None:
-            measurements["by_policy"] = {
-                "point": str(point.outcome),
-                UPPER_BOUND: "failed" if upper is None else str(upper.outcome),
-            }
-        details += _told(paired, drop, metric, samples)
-        if limit is not None and interval and interval[0] * scale < limit.value:
-            bound = limit.value / scale
-            if not limit.allows(interval[1] * scale):
-                details.append(
-                    f"the limit, a drop of {bound:.3g}, lies within the interval: these samples "
-                    "can't tell on which side the model is"
-                )
-    floor = limits.get("accuracy_floor")
-    if floor is not None:
-        # A floor of a metric where lower is better is a ceiling.
-        held = floor if metric.higher_is_better else replace(floor, bound="max")
-        comparisons.append(Comparison(held, candidate))
+    limit = limits.get("accuracy_drop")
+    interval = paired["interval"] if paired else None
+    limited = limit and _limited_drop(limit, drop, interval, metric, reference, samples)
+    comparisons, failures = _by_policy(limited, policy, paired) if limited else ([], [])
     return conclude(
         failures=failures,
-        comparisons=comparisons,
-        measurements=measurements,
-        details="\n".join(details),
+        comparisons=[*comparisons, *_floor(limits.get("accuracy_floor"), candidate, metric)],
+        measurements={
+            "metric": metric.name,
+            "higher_is_better": metric.higher_is_better,
+            "candidate": candidate,
+            "reference": reference,
+            "accuracy_drop": drop,
+            "samples": samples,
+            **({"relative_drop": limited.point.measured} if limited and limited.relative else {}),
+            **(_measurements(paired, policy) if paired else {}),
+            **({"by_policy": _outcomes(limited)} if paired and limited else {}),
+        },
+        details="\n".join(
+            [
+                f"{metric.name} {candidate:.6g}, reference {reference:.6g}, {samples} samples",
+                *(_experiment_lines(paired, drop, metric, samples) if paired else []),
+                *(_undecided_lines(limited, interval) if limited and interval else []),
+            ]
+        ),
     )
+
+
+@dataclass(frozen=True)
+class _LimitedDrop:
+    """The drop beside its limit, both in the limit's unit.
+
+    Attributes:
+        drop: in the metric's unit.
+        scale: limit's unit per metric's unit.
+        relative: whether the limit counts relative to the reference's value.
+        point: the drop that was measured.
+        upper: the upper end of its interval; None without one.
+    """
+
+    drop: float
+    scale: float
+    relative: bool
+    point: Comparison
+    upper: Comparison | None
+
+
+def _limited_drop(
+    limit: Limit,
+    drop: float,
+    interval: Sequence[float] | None,
+    metric: Metric,
+    reference: float,
+    samples: int,
+) -> _LimitedDrop:
+    """The drop and its interval in the unit of the limit, which may be relaxed or relative."""
+    relative = limit.origin == "default" and not metric.fraction and reference != 0.0
+    scale = 1.0 / abs(reference) if relative else 1.0
+    if limit.origin == "default" and metric.fraction:
+        limit = replace(limit, value=max(limit.value, 1.0 / samples))
+    upper = Comparison(limit, interval[1] * scale, f"{_PERCENT} upper bound") if interval else None
+    return _LimitedDrop(drop, scale, relative, Comparison(limit, drop * scale), upper)
+
+
+def _by_policy(
+    limited: _LimitedDrop, policy: str, paired: Mapping[str, Any] | None
+) -> tuple[list[Comparison], list[str]]:
+    """The comparison that the policy judges by, or the failure that it can't be made."""
+    if policy != UPPER_BOUND:
+        return [limited.point], []
+    if limited.upper is not None:
+        return [limited.upper], []
+    why = paired["no_interval"] if paired else "it was not measured"
+    return [], [f"accuracy_drop {limited.drop:.3g} has no upper bound: {why}"]
+
+
+def _outcomes(limited: _LimitedDrop) -> dict[str, str]:
+    """The outcome by each policy; without an interval there is no upper bound, which fails."""
+    upper = limited.upper
+    return {
+        "point": str(limited.point.outcome),
+        UPPER_BOUND: "failed" if upper is None else str(upper.outcome),
+    }
+
+
+def _floor(floor: Limit | None, candidate: float, metric: Metric) -> list[Comparison]:
+    """The value beside the floor, which is a ceiling of a metric whose lower values are better."""
+    if floor is None:
+        return []
+    return [
+        Comparison(floor if metric.higher_is_better else replace(floor, bound="max"), candidate)
+    ]
+
+
+def _undecided_lines(limited: _LimitedDrop, interval: Sequence[float]) -> list[str]:
+    """A line about a limit that lies within the interval, so that it decides nothing."""
+    limit, scale = limited.point.limit, limited.scale
+    if not interval[0] * scale < limit.value or limit.allows(interval[1] * scale):
+        return []
+    return [
+        f"the limit, a drop of {limit.value / scale:.3g}, lies within the interval: these samples "
+        "can't tell on which side the model is"
+    ]
 
 
 def _measurements(paired: Mapping[str, Any], policy: str) -> dict[str, Any]:
@@ -179,7 +229,9 @@ def _measurements(paired: Mapping[str, Any], policy: str) -> dict[str, Any]:
     }
 
 
-def _told(paired: Mapping[str, Any], drop: float, metric: Metric, samples: int) -> list[str]:
+def _experiment_lines(
+    paired: Mapping[str, Any], drop: float, metric: Metric, samples: int
+) -> list[str]:
     """The experiment in a few lines."""
     if paired["interval"] is None:
         lines = [f"drop {drop:.3g}, without an interval: {paired['no_interval']}"]

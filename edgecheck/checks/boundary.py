@@ -1,8 +1,7 @@
 """The bounds of the declared domain, which random inputs never hit: all lowest, all highest, zero.
 
 Part of the parity check: three single inferences of reference and candidate, judged as adversarial
-inputs are. Constant inputs are also where a variance is zero. Not for searching: see
-`edgecheck.checks.fuzz`.
+inputs are. Constant inputs are also where a variance is zero.
 """
 
 from __future__ import annotations

@@ -1,24 +1,22 @@
-"""The export check: the file is valid, loads, fits the declaration, and is what it says it is."""
+"""The export check: the file is valid, loads, fits the declaration, and has its precision."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from edgecheck.checks import batch_sizes
 from edgecheck.declare.budget import Limit
 from edgecheck.declare.case import find_builder
-from edgecheck.errors import ChildError
 from edgecheck.judge.verdict import Comparison, Outcome, Verdict, conclude
 from edgecheck.targets.common import static_arena
 
 if TYPE_CHECKING:
+    from edgecheck.build.builder import Built
     from edgecheck.declare.case import Case
     from edgecheck.devices.local import LoadedModel
-    from edgecheck.workbench import Feeds, Workbench
+    from edgecheck.workbench import Workbench
 
 # The core runtime of TensorFlow Lite Micro "just fits in 16 KB on an Arm Cortex M3" (its
 # documentation); the kernels that a model needs come on top.
@@ -41,99 +39,190 @@ STATIC = ("int8", "int8-qat", "int16x8")
 _NAMED = 5
 
 
+# The limits that a file is held to, in the order of the report.
+_LIMITS = (
+    *("size", "size_gzip", "download_size", "download_size_gzip", "weights", "activation_memory"),
+    *("flash", "quantized_weights", "lint_findings", "undelegated_operators"),
+)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The part of the verdict that one of the checks below adds.
+
+    Attributes:
+        measured: values that may have a limit, by its name; None if it is not known.
+        details: lines below the verdict.
+    """
+
+    failures: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    measurements: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, float | None] = field(default_factory=dict)
+    details: str = ""
+
+
 def run(workbench: Workbench, case: Case) -> Verdict:
     """Build, inspect, load and try the candidate's file."""
     built = workbench.built(case)
     contents = built.contents.as_data()
     if reason := contents.get("not_inspected"):
         return Verdict(Outcome.NOT_CHECKED, reason=reason)
+    results = list(_checks(workbench, case, built, contents))
+    limits = case.limits()
+    measured = {name: value for result in results for name, value in result.measured.items()}
+    return conclude(
+        failures=[sentence for result in results for sentence in result.failures],
+        warnings=[sentence for result in results for sentence in result.warnings],
+        comparisons=[
+            Comparison(limits[name], value)
+            for name in _LIMITS
+            if name in limits and (value := measured.get(name)) is not None
+        ],
+        measurements={
+            name: value for result in results for name, value in result.measurements.items()
+        },
+        details="\n".join(result.details for result in results if result.details),
+    )
+
+
+def _checks(
+    workbench: Workbench, case: Case, built: Built, contents: Mapping[str, Any]
+) -> Iterator[_Result]:
+    """The checks of a file that was inspected, in the order of the report."""
     limits = case.limits()
     memory = _activation_memory(case, contents)
-    measurements: dict[str, Any] = {
-        "size_bytes": built.size_bytes,
-        "size_gzip_bytes": built.gzip_bytes,
-        **{key: contents[key] for key in ("format", "operators", "quantized_operators")},
-        "weight_elements": contents["weight_elements"],
-        "weight_bytes": contents["weight_bytes"],
-        "weights_bytes": sum(contents["weight_bytes"].values()),
-        "flash_estimate_bytes": built.size_bytes + RUNTIME_FLASH_BYTES,
-        "activation_memory": memory,
-    }
+    yield _check_contents(built, contents, memory)
+    loaded = _check_loading(workbench, case, contents)
+    yield loaded
+    placement = loaded.measurements.get("placement")
+    yield _check_download(built, placement, limits)
+    yield _check_training_mode(workbench, case)
+    yield _check_precision(case.precision, contents)
+    yield _check_memory(memory, limits)
+    yield _check_delegation(placement, limits)
+    yield _check_lint(contents)
+
+
+def _check_contents(
+    built: Built, contents: Mapping[str, Any], memory: Mapping[str, Any]
+) -> _Result:
+    """The sizes and contents of the file, and the findings of its inspection."""
+    weights_bytes = sum(contents["weight_bytes"].values())
+    flash_bytes = built.size_bytes + RUNTIME_FLASH_BYTES
     activation_bytes = judged_bytes(memory)
-    if activation_bytes is not None:
-        measurements["activation_memory_bytes"] = activation_bytes
-    failures: list[str] = list(contents["failures"])
-    # Of a file that can't be read nothing else is known.
-    readable = bool(contents["format"])
-    warnings: list[str] = list(contents["warnings"])
-    unrun = case.target.gap("run", case.precision, case.options)
-    if unrun:
-        warnings.append(f"the file was built and inspected, but not loaded: {unrun}")
-    elif not failures:
-        session = workbench.session(case)
-        measurements["inputs"] = [_tensor_record(item) for item in session.inputs]
-        measurements["outputs"] = [_tensor_record(item) for item in session.outputs]
-        failures += _dynamic_axes(case, session)
-        failures += _try_batches(workbench, case)
-        placement = session.placement(workbench.single_feed(case)).as_record()
-        measurements["placement"] = placement
-        warnings += judge_placement(placement)
-        failures += judge_provider(placement)
-    download = download_bytes(built.size_bytes, built.gzip_bytes, measurements.get("placement"))
-    if download and "runtime_download_bytes" in measurements["placement"]:
-        measurements |= {f"{name}_bytes": size for name, size in download.items()}
-    if not download and "download_size" in {item.removesuffix("_gzip") for item in limits}:
-        warnings.append("download_size is not judged, since the file was not loaded")
-    if _in_training_mode(workbench, case):
-        warnings.append("the source returned a module in training mode; it was set to eval()")
-    memory_failures, details = judge_memory(memory, limits.get("activation_memory"))
-    precision_failures, share = (
-        judge_precision(case.precision, contents) if readable else ([], None)
+    return _Result(
+        failures=contents["failures"],
+        warnings=contents["warnings"],
+        measurements={
+            "size_bytes": built.size_bytes,
+            "size_gzip_bytes": built.gzip_bytes,
+            **{key: contents[key] for key in ("format", "operators", "quantized_operators")},
+            "weight_elements": contents["weight_elements"],
+            "weight_bytes": contents["weight_bytes"],
+            "weights_bytes": weights_bytes,
+            "flash_estimate_bytes": flash_bytes,
+            "activation_memory": memory,
+            **({} if activation_bytes is None else {"activation_memory_bytes": activation_bytes}),
+        },
+        measured={
+            "size": built.size_bytes,
+            "size_gzip": built.gzip_bytes,
+            "weights": weights_bytes,
+            "flash": flash_bytes,
+        },
     )
-    float_failures, float_warnings = judge_layers(case.precision, contents.get("layers"))
-    precision_failures = [*precision_failures, *([] if precision_failures else float_failures)]
-    warnings += float_warnings
-    undelegated = measurements.get("placement", {}).get("undelegated_operators")
-    if "undelegated_operators" in limits and undelegated is None:
-        warnings.append(
-            "undelegated_operators is not judged: nothing is known of where operators run"
+
+
+def _check_loading(workbench: Workbench, case: Case, contents: Mapping[str, Any]) -> _Result:
+    """Whether the file loads and runs at all batch sizes, and where its operators run."""
+    if unrun := case.target.gap("run", case.precision, case.options):
+        return _Result(
+            warnings=[f"the file was built and inspected, but not loaded: {unrun}"],
         )
-    if share is not None:
-        measurements["quantized_weights"] = share
-    lint = contents.get("lint")
-    if lint is not None:
-        measurements["lint_findings"] = len(lint)
-    return conclude(
-        failures=[*failures, *precision_failures, *memory_failures],
-        warnings=warnings,
-        comparisons=_compare(
-            limits,
-            {
-                "size": built.size_bytes,
-                "size_gzip": built.gzip_bytes,
-                **download,
-                "weights": measurements["weights_bytes"],
-                "activation_memory": activation_bytes,
-                "flash": measurements["flash_estimate_bytes"],
-                "quantized_weights": share,
-                "lint_findings": measurements.get("lint_findings"),
-                "undelegated_operators": undelegated,
-            },
-        ),
-        measurements=measurements,
-        details=details,
+    if contents["failures"]:
+        return _Result()
+    session = workbench.session(case)
+    inputs = [_tensor_record(item) for item in session.inputs]
+    outputs = [_tensor_record(item) for item in session.outputs]
+    failures = [*_dynamic_axes(case, session), *batch_sizes.try_all(workbench, case)]
+    placement = session.placement(workbench.single_feed(case)).as_record()
+    return _Result(
+        failures=[*failures, *judge_provider(placement)],
+        warnings=judge_placement(placement),
+        measurements={"inputs": inputs, "outputs": outputs, "placement": placement},
     )
+
+
+def _check_download(
+    built: Built, placement: Mapping[str, Any] | None, limits: Mapping[str, Limit]
+) -> _Result:
+    """How much is downloaded to run the file."""
+    download = download_bytes(built.size_bytes, built.gzip_bytes, placement)
+    if not download:
+        limited = "download_size" in limits or "download_size_gzip" in limits
+        text = "download_size is not judged, since the file was not loaded"
+        return _Result(warnings=[text] if limited else [])
+    if not placement or "runtime_download_bytes" not in placement:
+        return _Result(measured=download)
+    measurements = {f"{name}_bytes": size for name, size in download.items()}
+    return _Result(measurements=measurements, measured=download)
+
+
+def _check_training_mode(workbench: Workbench, case: Case) -> _Result:
+    """Whether the source returned a module that still was in training mode."""
+    text = "the source returned a module in training mode; it was set to eval()"
+    return _Result(warnings=[text] if _in_training_mode(workbench, case) else [])
+
+
+def _check_precision(precision: str, contents: Mapping[str, Any]) -> _Result:
+    """Whether weights and activations have the precision; the first failure of the two counts."""
+    failures: list[str] = []
+    share = None
+    if contents["format"]:  # nothing is known of a file that can't be read
+        failures, share = judge_precision(precision, contents)
+    layer_failures, warnings = judge_layers(precision, contents.get("layers"))
+    return _Result(
+        failures=failures or layer_failures,
+        warnings=warnings,
+        measurements={} if share is None else {"quantized_weights": share},
+        measured={"quantized_weights": share},
+    )
+
+
+def _check_memory(memory: Mapping[str, Any], limits: Mapping[str, Limit]) -> _Result:
+    """Whether the activations fit."""
+    failures, details = judge_memory(memory, limits.get("activation_memory"))
+    measured = {"activation_memory": judged_bytes(memory)}
+    return _Result(failures=failures, measured=measured, details=details)
+
+
+def _check_delegation(placement: Mapping[str, Any] | None, limits: Mapping[str, Limit]) -> _Result:
+    """How many operators are not delegated, if the driver reported that."""
+    undelegated = (placement or {}).get("undelegated_operators")
+    if "undelegated_operators" in limits and undelegated is None:
+        text = "undelegated_operators is not judged: nothing is known of where operators run"
+        return _Result(warnings=[text])
+    return _Result(measured={"undelegated_operators": undelegated})
+
+
+def _check_lint(contents: Mapping[str, Any]) -> _Result:
+    """How many findings the format's linter has, if there is one."""
+    lint = contents.get("lint")
+    if lint is None:
+        return _Result()
+    return _Result(measurements={"lint_findings": len(lint)}, measured={"lint_findings": len(lint)})
 
 
 def download_bytes(
     size_bytes: int, gzip_bytes: int, placement: Mapping[str, Any] | None
 ) -> dict[str, int]:
-    """What is downloaded to run the file: itself, and the runtime where a page loads one.
+    """The bytes downloaded to run the file, by limit: itself, and a runtime that a page loads.
 
     Args:
-        placement: what the driver told, which has ``runtime_download_bytes`` and
-            ``runtime_download_gzip_bytes`` where that is so; None where it was not loaded, so that
-            nothing is known.
+        placement: the driver's report, which has ``runtime_download_bytes`` and
+            ``runtime_download_gzip_bytes`` if a page loads the runtime; None if the file was not
+            loaded, so that nothing is known and the result is empty.
     """
     if placement is None:
         return {}
@@ -144,9 +233,9 @@ def download_bytes(
 
 
 def judged_bytes(memory: Mapping[str, Any]) -> int | None:
-    """What a microcontroller would take for activations: the greedy plan's arena and variables.
+    """The bytes a microcontroller needs for activations: the greedy plan's arena and variables.
 
-    None where there is no plan.
+    None if there is no plan.
     """
     if "arena_bytes" not in memory:
         return None
@@ -154,7 +243,7 @@ def judged_bytes(memory: Mapping[str, Any]) -> int | None:
 
 
 def judge_memory(memory: Mapping[str, Any], limit: Limit | None) -> tuple[list[str], str]:
-    """Why a stated limit can't be judged, and what fills the memory where it is broken.
+    """Why a stated limit can't be judged, and a chart of the memory if the limit is exceeded.
 
     Args:
         memory: `edgecheck.targets.common.static_arena.describe`, or ``unplanned``: the reason why
@@ -187,25 +276,25 @@ def _activation_memory(case: Case, contents: Mapping[str, Any]) -> Mapping[str, 
 def judge_precision(precision: str, contents: Mapping[str, Any]) -> tuple[list[str], float | None]:
     """Whether the file holds the requested precision at all, and the share of weights that do.
 
-    The share is None where the precision stores weights as they are.
+    The share, from 0 to 1, is None if the precision stores weights as they are.
     """
     elements = contents["weight_elements"]
     if precision not in _STORED_AS:
         others = {kind: count for kind, count in elements.items() if kind in _SMALLER}
         quantized = sum(contents["quantized_operators"].values())
         if quantized or others:
-            found = ", ".join(f"{count} {kind}" for kind, count in others.items()) or "no"
+            listed = ", ".join(f"{count} {kind}" for kind, count in others.items()) or "no"
             return [
                 f"the file is not {precision} throughout: it has {quantized} quantized operators "
-                f"and {found} weights"
+                f"and {listed} weights"
             ], None
         return [], None
     total = sum(elements.values())
     stored = sum(elements.get(kind, 0) for kind in _STORED_AS[precision])
     share = stored / total if total else 0.0
     if stored == 0:
-        found = ", ".join(f"{count} {kind}" for kind, count in elements.items()) or "none"
-        return [f"nothing in the file is {precision}: its weights are {found}"], share
+        listed = ", ".join(f"{count} {kind}" for kind, count in elements.items()) or "none"
+        return [f"nothing in the file is {precision}: its weights are {listed}"], share
     if precision != "fp16" and not contents["quantized_operators"]:
         return [f"no operator of the file works on its {precision} weights"], share
     return [], share
@@ -214,10 +303,10 @@ def judge_precision(precision: str, contents: Mapping[str, Any]) -> tuple[list[s
 def judge_layers(
     precision: str, layers: Mapping[str, list[str]] | None
 ) -> tuple[list[str], list[str]]:
-    """Failures and warnings of layers that work on float data where integers are promised.
+    """Failures and warnings of layers that work on float data although integers are promised.
 
     Args:
-        layers: see `edgecheck.targets.Tools.inspect`; None where that is not known.
+        layers: see `edgecheck.targets.Tools.inspect`; None if that is not known.
     """
     if precision not in STATIC or layers is None or not layers["float"]:
         return [], []
@@ -237,7 +326,7 @@ def _all(count: int) -> str:
 
 
 def judge_placement(placement: Mapping[str, Any]) -> list[str]:
-    """What a person should know about where operators run."""
+    """Warnings about operators that are not delegated."""
     left = placement.get("undelegated_operators", 0)
     if not left:
         return []
@@ -260,16 +349,6 @@ def judge_provider(placement: Mapping[str, Any]) -> list[str]:
     return [f"no operator runs on {asked}, which target_options ask for: {ran}"]
 
 
-def _compare(
-    limits: Mapping[str, Limit], measured: Mapping[str, float | None]
-) -> Iterable[Comparison]:
-    return [
-        Comparison(limits[name], value)
-        for name, value in measured.items()
-        if value is not None and name in limits
-    ]
-
-
 def _tensor_record(tensor: Mapping[str, Any]) -> dict[str, Any]:
     record = {"name": tensor["name"], "shape": tensor["shape"], "dtype": tensor["dtype"]}
     if tensor.get("scale"):
@@ -278,7 +357,7 @@ def _tensor_record(tensor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dynamic_axes(case: Case, session: LoadedModel) -> list[str]:
-    """Dimensions declared dynamic that the file fixes, where the target could keep them."""
+    """Dimensions declared dynamic that the file fixes, although the target could keep them."""
     assert session.binding is not None
     if not case.target.files.keeps_dynamic_batch:
         return []
@@ -286,48 +365,6 @@ def _dynamic_axes(case: Case, session: LoadedModel) -> list[str]:
         f"dimension {name!r} is declared dynamic, but the file fixes it to {size}"
         for name, size in session.binding.fixed.items()
     ]
-
-
-def _try_batches(workbench: Workbench, case: Case) -> list[str]:
-    """Run the parity inputs at each batch size; the batch axis of every output must follow."""
-    feeds = workbench.feeds(case)
-    failures = []
-    try:
-        results = workbench.feed_outputs(case)
-    except ChildError as error:
-        if error.kind != "raised" or not (problem := _size_that_fails(workbench, case, feeds)):
-            raise
-        return [problem]
-    for index, outputs in results.items():
-        batch = feeds.sizes[index].get("batch")
-        for name, path in outputs.items():
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            if batch is not None and shape[:1] not in ((batch,), ()):
-                failures.append(
-                    f"output {name!r} has shape {shape} for {feeds.labels[index]}: "
-                    "its first axis does not follow the batch"
-                )
-    return failures
-
-
-def _size_that_fails(workbench: Workbench, case: Case, feeds: Feeds) -> str:
-    """What a file that runs at some sizes only says at another, or "" if it is not the sizes."""
-    session = workbench.session(case)
-    ran: list[int] = []
-    for index, feed in enumerate(feeds.feeds):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                session.run([feed], Path(folder))
-            except ChildError as error:
-                if not ran or feeds.sizes[index] in [feeds.sizes[other] for other in ran]:
-                    return ""
-                return (
-                    f"the file runs on {', '.join(feeds.labels[other] for other in ran)}, but not "
-                    f"on {feeds.labels[index]}: a size is fixed within it, as by a reshape to that "
-                    f"of the exporter's example ({error})"
-                )
-        ran.append(index)
-    return ""
 
 
 def _in_training_mode(workbench: Workbench, case: Case) -> bool:

@@ -1,7 +1,5 @@
 """The first layer that breaks: what a failed comparison adds to its text, and a quantized candidate
 that looks sound from outside, and from inside does not.
-
-Not for finding it: see `edgecheck.localization`.
 """
 
 from __future__ import annotations

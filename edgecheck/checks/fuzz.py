@@ -2,8 +2,7 @@
 
 An input is held against parity's limits on the error, relative to the largest output that parity's
 own inputs gave: alone it may give next to nothing. What the model's rounding explains at that very
-input is no finding. Quantized candidates must only come out finite and in shape. Not for drawing
-inputs: see `edgecheck.checks.fuzz_inputs`.
+input is not a finding. Quantized candidates must only come out finite and in shape.
 """
 
 from __future__ import annotations
@@ -62,7 +61,9 @@ def measure(workbench: Workbench, case: Case) -> Evidence:
         trial = Trial(workbench, case)
         arrays = load(settings.replay)
         if problem := misfit(arrays, case.model.inputs):
-            raise EdgecheckError(f"{settings.replay} is no input of {case.model_name}: {problem}")
+            raise EdgecheckError(
+                f"{settings.replay} is not an input of {case.model_name}: {problem}"
+            )
         judged = trial.judge(arrays)
         measured = {"replayed": settings.replay.name, "score": judged.score}
         return _told(judged, arrays, settings.replay, measured, "replayed")
@@ -182,20 +183,46 @@ class Trial:
         binding = self._workbench.session(self._case).binding
         assert binding is not None
         named = {size for item in model.inputs for size in item.shape if isinstance(size, str)}
-        found: dict[str, tuple[int, ...]] = {}
+        sizes: dict[str, tuple[int, ...]] = {}
         for name in named:
             low, high = model.dim_range(name)
             if name in binding.fixed:
-                found[name] = (binding.fixed[name],) * 2
+                sizes[name] = (binding.fixed[name],) * 2
             elif name == BATCH:
-                found[name] = (low, *model.batch_sizes)
+                sizes[name] = (low, *model.batch_sizes)
             else:
-                found[name] = (low, high)
-        return found
+                sizes[name] = (low, high)
+        return sizes
 
     def judge(self, arrays: Arrays) -> Judged:
         """Run both and compare."""
         feed = data.save_feed(arrays, self._folder / "inputs")
+        outcome = self._run(feed)
+        if isinstance(outcome, Judged):
+            return outcome
+        outputs, expected = outcome
+        for name, output in outputs.items():
+            if problem := compare_basics(output, expected[name], name, "it"):
+                broken_reference = problem.startswith("the reference")
+                return Judged(math.inf, problem, "reference" if broken_reference else "candidate")
+        score = 0.0
+        broken: dict[str, list[Comparison]] = {}
+        for name, output in outputs.items():
+            comparisons = self._comparisons(name, output, expected[name])
+            score = max([score, *(_times(item.measured, item.limit) for item in comparisons)])
+            if beyond := [item for item in comparisons if not item.passed]:
+                broken[name] = beyond
+        if self._case.precision not in _FLOAT or not broken:
+            return Judged(score)
+        for name, comparisons in broken.items():
+            rounding = self._is_rounding(feed, arrays, name, outputs, expected)
+            if failure := _unexplained(comparisons, rounding):
+                return Judged(score, *failure)
+        self.excused += 1
+        return Judged(0.0)  # the search is to go elsewhere
+
+    def _run(self, feed: Mapping[str, str]) -> tuple[Arrays, Arrays] | Judged:
+        """The outputs of candidate and reference, or the failure of the one that can't run."""
         try:
             (paths,) = self._reference([feed], self._folder / "reference", None)
             expected = {name: _load(path) for name, path in paths.items()}
@@ -207,31 +234,14 @@ class Trial:
             outputs = {name: _load(path) for name, path in paths.items()}
         except ChildError as error:
             return Judged(math.inf, f"the candidate does not take it: {error}", "candidate")
-        broken: dict[str, list[Comparison]] = {}
-        score = 0.0
-        for name, output in outputs.items():
-            if problem := compare_basics(output, expected[name], name, "it"):
-                broken_reference = problem.startswith("the reference")
-                cause = "reference" if broken_reference else "candidate"
-                return Judged(math.inf, problem, cause)
-            agreement = self._scales[name].agreement(output.size)
-            agreement.add(output, expected[name], "", classes=False)
-            metrics = agreement.metrics()
-            for key, limit in self._limits[name].items():
-                score = max(score, _times(metrics[key], limit))
-                comparison = Comparison(limit, metrics[key], name)
-                if not comparison.passed:
-                    broken.setdefault(name, []).append(comparison)
-        if self._case.precision not in _FLOAT or not broken:
-            return Judged(score)
-        for name, comparisons in broken.items():
-            stated = [item for item in comparisons if item.limit.origin != "default"]
-            rounding = self._is_rounding(feed, arrays, name, outputs, expected)
-            if stated or not rounding:
-                cause = "error" if stated or rounding is not None else "unexplained"
-                return Judged(score, (stated or comparisons)[0].sentence(), cause)
-        self.excused += 1
-        return Judged(0.0)  # the search is to go elsewhere
+        return outputs, expected
+
+    def _comparisons(self, name: str, output: Array, expected: Array) -> list[Comparison]:
+        """The agreement of an output, beside each of its limits."""
+        agreement = self._scales[name].agreement(output.size)
+        agreement.add(output, expected, "", classes=False)
+        metrics = agreement.metrics()
+        return [Comparison(limit, metrics[key], name) for key, limit in self._limits[name].items()]
 
     def _is_rounding(
         self,
@@ -241,24 +251,24 @@ class Trial:
         outputs: Arrays,
         expected: Arrays,
     ) -> bool | None:
-        """Whether the reference itself rounds as much on this input; None where it can't tell."""
+        """Whether the reference itself rounds as much on this input; None if that is unknown."""
         case = self._case
         source = self._workbench.reference_source(case, main=False)
         if source is None:
             return None
         own = {"kind": "float64"}, arithmetic_of(case.precision)
-        found = []
+        references = []
         for arithmetic in own:
             if arithmetic is None:
-                found.append(expected[name])
+                references.append(expected[name])
                 continue
             simulated = self._workbench.sources.simulate(
                 *source, case.model, [feed], [None], f"fuzz {_sha256(arrays)}", arithmetic
             )
             if simulated["reason"]:
                 return None
-            found.append(_load(simulated["outputs"][0][name]))
-        exact, middle = found
+            references.append(_load(simulated["outputs"][0][name]))
+        exact, middle = references
         if exact.shape != middle.shape or exact.shape != outputs[name].shape:
             return None
         noise = Noise(case.precision)
@@ -267,6 +277,24 @@ class Trial:
             return True
         limit = case.limits(name).get("noise_ratio")
         return limit is not None and limit.allows(noise.metrics()["noise_ratio"])
+
+
+def _unexplained(
+    comparisons: Sequence[Comparison], rounding: bool | None
+) -> tuple[str, str] | None:
+    """The sentence and cause of an error that rounding does not excuse, or None.
+
+    Rounding excuses default limits only.
+
+    Args:
+        comparisons: those of an output that are beyond their limits.
+        rounding: whether rounding explains the error; None if that is unknown.
+    """
+    stated = [item for item in comparisons if item.limit.origin != "default"]
+    if rounding and not stated:
+        return None
+    cause = "error" if stated or rounding is not None else "unexplained"
+    return (stated or comparisons)[0].sentence(), cause
 
 
 def _scale(arrays: list[Array]) -> _Scale:
@@ -332,11 +360,11 @@ def load(path: Path) -> Arrays:
                 raise ValueError("it holds a single array")
             return {name: found[name] for name in found.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise EdgecheckError(f"{path} is no .npz file of inputs: {error}") from error
+        raise EdgecheckError(f"{path} is not an .npz file of inputs: {error}") from error
 
 
 def misfit(arrays: Mapping[str, Array], inputs: Sequence[Input]) -> str:
-    """Why saved arrays are no inputs of a model, or ""."""
+    """Why saved arrays are not inputs of a model, or ""."""
     names = [item.name for item in inputs]
     if sorted(arrays) != sorted(names):
         return f"it has {sorted(arrays)}, the inputs are {sorted(names)}"

@@ -1,7 +1,7 @@
 """Adversarial inputs: drawn from the declared domain, guided towards the worst, made small.
 
 Hypothesis draws a recipe (a pattern and a few single values an input), not an array: large inputs
-cost nothing, and what fails shrinks fast. Not for running models: see `edgecheck.checks.fuzz`.
+cost nothing, and what fails shrinks fast.
 """
 
 from __future__ import annotations

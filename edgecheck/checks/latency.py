@@ -52,7 +52,7 @@ _SWEPT_BATCHES = (4, 16)
 _SWEPT_S = 5.0
 # The first, three to warm up, two samples.
 _ROUND_INFERENCES = 6
-# Of two candidates: what is under 2 % is no regression, and 5 % must be excluded where noise hides
+# Of two candidates: under 2 % is not a regression, and 5 % must be excluded if noise hides
 # 2 % for as long as may be measured; see docs/benchmarks.md for the error rates.
 RESOLUTION = 0.02
 COARSE_RESOLUTION = 0.05

@@ -1,7 +1,6 @@
 """The memory check: what loading and running the model takes, and whether inferences leak.
 
-Weighed in a fresh process by `edgecheck.runtime.memory`. Not for the size of the file: see
-`edgecheck.checks.export`.
+Weighed in a fresh process by `edgecheck.runtime.memory`.
 """
 
 from __future__ import annotations

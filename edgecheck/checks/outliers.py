@@ -1,8 +1,8 @@
 """Evaluation samples on which a float candidate's outputs are not the reference's.
 
-Part of the accuracy check, on outputs that it has anyway: a metric does not see what goes wrong in
-a few samples, and parity looks at some samples only. Not for the metric: see
-`edgecheck.checks.accuracy`; nor for quantized candidates and variants, which differ by design.
+This is a part of `edgecheck.checks.accuracy`, on outputs that it has anyway: a metric does not show
+an error in a few samples, and parity compares some samples only. Quantized candidates and variants
+are not judged, since they differ by design.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FAILING_SHARE = 0.01
 def measure(
     workbench: Workbench, case: Case, outputs: Mapping[str, str], expected: Mapping[str, str]
 ) -> Evidence:
-    """Judge the worst sample as adversarial inputs are, where it is beyond a limit.
+    """Judge the worst sample as adversarial inputs are, if it is beyond a limit.
 
     Args:
         outputs, expected: .npy paths of the candidate's and the reference's outputs on the
@@ -43,22 +43,14 @@ def measure(
     whole = binding is not None and set(files["inputs"]) == set(binding.batched)
     if case.precision not in ("fp32", "fp16") or case.variant or binding is None or not whole:
         return Evidence()
-    times = np.zeros(files["count"])
-    for name in case.model.outputs:
-        limit = case.limits(name).get("max_relative_error")
-        if limit is not None and limit.value > 0.0:
-            error = relative_errors(_load(outputs[name]), _load(expected[name]), len(times))
-            times = np.maximum(times, error / limit.value)
+    times = _times_limit(case, outputs, expected, files["count"])
     beyond, worst = int((times > 1.0).sum()), int(times.argmax())
-    # What shows in the samples that parity compares is its own to judge.
+    # The samples that parity compares are its own to judge.
     seen = case.model.samples is None and bool((times[:USER_SAMPLES] > 1.0).any())
     if not beyond or seen:
         return Evidence()
     rows = binding.batch or case.model.dim_range("batch")[0]
-    sample = {name: _load(path)[worst : worst + 1] for name, path in files["inputs"].items()}
-    judged = fuzz.Trial(workbench, case).judge(
-        {name: np.resize(array, (rows, *array.shape[1:])) for name, array in sample.items()}
-    )
+    judged = fuzz.Trial(workbench, case).judge(_repeated(files["inputs"], worst, rows))
     if not judged.failure:
         return Evidence()
     sentence = (
@@ -71,11 +63,34 @@ def measure(
     return Evidence((sentence,) * fails, (sentence,) * (not fails), measured)
 
 
-def relative_errors(candidate: Array, expected: Array, samples: int) -> Array:
-    """Of each sample, the largest error of an output over its largest value in any sample.
+def _times_limit(
+    case: Case, outputs: Mapping[str, str], expected: Mapping[str, str], samples: int
+) -> Array:
+    """The largest relative error of each sample in multiples of its output's limit.
 
-    Zeros where the output is not one of floats with samples on axis 0; those that are not finite
-    are other checks'.
+    Returns:
+        float64 of shape (samples,); zeros if no output has a limit.
+    """
+    times: Array = np.zeros(samples)
+    for name in case.model.outputs:
+        limit = case.limits(name).get("max_relative_error")
+        if limit is not None and limit.value > 0.0:
+            error = relative_errors(_load(outputs[name]), _load(expected[name]), samples)
+            times = np.maximum(times, error / limit.value)
+    return times
+
+
+def _repeated(inputs: Mapping[str, str], position: int, rows: int) -> dict[str, Array]:
+    """A batch of `rows` rows that repeat one sample of .npy files, by input name."""
+    sample = {name: _load(path)[position : position + 1] for name, path in inputs.items()}
+    return {name: np.resize(array, (rows, *array.shape[1:])) for name, array in sample.items()}
+
+
+def relative_errors(candidate: Array, expected: Array, samples: int) -> Array:
+    """The largest error of an output on each sample, over its largest value in any sample.
+
+    It is zero if the output does not hold floats with samples on axis 0; values that are not finite
+    are judged by other checks.
 
     Returns:
         float64 of shape (samples,).
@@ -86,8 +101,8 @@ def relative_errors(candidate: Array, expected: Array, samples: int) -> Array:
     with np.errstate(invalid="ignore"):
         error = np.abs(candidate.astype(np.float64) - expected).reshape(samples, -1)
     largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
-    found: Array = np.nan_to_num(error, nan=0.0, posinf=0.0).max(axis=1)
-    return found / largest if largest else np.zeros(samples)
+    errors: Array = np.nan_to_num(error, nan=0.0, posinf=0.0).max(axis=1)
+    return errors / largest if largest else np.zeros(samples)
 
 
 def _load(path: str) -> Array:

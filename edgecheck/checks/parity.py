@@ -1,15 +1,15 @@
 """The parity check: the candidate's outputs agree with the reference's.
 
-Shape, dtype, NaN and infinity first; then per output, over all inputs, the metrics of
-`edgecheck.judge.agreement`; then what they are worth: the model's own noise and findings of vacuity
+Shape, dtype, NaN and infinity come first; then, per output and over all inputs, the metrics of
+`edgecheck.judge.agreement`. The model's own noise and findings of vacuity show how much they prove
 (`edgecheck.checks.reference_baselines`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgecheck.declare.case import Case
     from edgecheck.workbench import Feeds, Workbench
 
-# What holds where the model's own noise can't be measured.
+# The limits that hold if the model's own noise can't be measured.
 _INSTEAD_OF_NOISE = ("max_relative_error", "sqnr_db")
 
 
@@ -39,65 +39,103 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     """Compare the candidate's outputs with the reference's on random inputs and user samples."""
     feeds = workbench.feeds(case)
     results = workbench.feed_outputs(case)
-    usable = list(results)
     reference = workbench.reference_outputs(case, feeds.feeds, "parity", main=False)
-    failures: list[str] = []
-    judged: dict[str, Agreement] = {name: Agreement() for name in case.model.outputs}
-    reported: dict[str, Agreement] = {name: Agreement() for name in case.model.outputs}
-    # A quantizer is made for the data, not for noise: where there are samples, random inputs must
-    # only come out finite, and their agreement is reported without being judged.
-    samples_only = case.precision not in ("fp32", "fp16") and any(
-        feeds.labels[index] == "samples" for index in usable
-    )
-    for index, outputs in results.items():
-        label = feeds.labels[index]
-        for name in case.model.outputs:
-            candidate = np.load(outputs[name], mmap_mode="r", allow_pickle=False)
-            expected = np.load(reference[index][name], mmap_mode="r", allow_pickle=False)
-            if problem := compare_basics(candidate, expected, name, label):
-                failures.append(problem)
-                continue
-            into = reported if samples_only and label != "samples" else judged
-            classes = name == case.model.classifier_output
-            into[name].add(candidate, expected, label, classes=classes)
+    compared = _compare(case, feeds, results, reference)
     limits = {name: case.limits(name) for name in case.model.outputs}
-    found = reference_baselines.measure(workbench, case, feeds, reference, results, limits)
+    baselines = reference_baselines.measure(workbench, case, feeds, reference, results, limits)
     verdict = judge(
-        {name: agreement for name, agreement in judged.items() if agreement.worst},
+        {name: agreement for name, agreement in compared.judged.items() if agreement.worst},
         limits,
-        failures,
-        {name: agreement.metrics() for name, agreement in reported.items() if agreement.worst},
+        compared.failures,
+        {
+            name: agreement.metrics()
+            for name, agreement in compared.reported.items()
+            if agreement.worst
+        },
         seed=case.model.seed,
-        inputs=[feeds.labels[index] for index in usable],
-        found=found,
+        inputs=[feeds.labels[index] for index in results],
+        baselines=baselines,
     )
     if case.variant:
         original = _against_original(workbench, case, feeds, reference)
         verdict = replace(
             verdict, measurements={**verdict.measurements, "variant_against_original": original}
         )
-    return _beyond(workbench, case, verdict, found, limits)
+    return _beyond(workbench, case, verdict, baselines, limits)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The agreement of a case's outputs with the reference's, by output, over all inputs.
+
+    Attributes:
+        judged: on the inputs that the limits hold for.
+        reported: on the other inputs.
+        failures: sentences about outputs that can't be compared.
+    """
+
+    judged: Mapping[str, Agreement]
+    reported: Mapping[str, Agreement]
+    failures: list[str]
+
+
+def _compare(
+    case: Case,
+    feeds: Feeds,
+    results: Mapping[int, Mapping[str, str]],
+    reference: Sequence[Mapping[str, str]],
+) -> _Compared:
+    """Compare all outputs.
+
+    A quantizer is made for the data, not for noise: if there are samples, random inputs must only
+    come out finite, and their agreement is reported without being judged.
+
+    Args:
+        results: .npy path of the candidate's outputs by name, by position of the feed.
+        reference: those of the reference, for each feed.
+    """
+    outputs = case.model.outputs
+    compared = _Compared(
+        {name: Agreement() for name in outputs}, {name: Agreement() for name in outputs}, []
+    )
+    samples_only = case.precision not in ("fp32", "fp16") and any(
+        feeds.labels[index] == "samples" for index in results
+    )
+    for index, paths in results.items():
+        label = feeds.labels[index]
+        agreements = compared.reported if samples_only and label != "samples" else compared.judged
+        for name in outputs:
+            candidate = np.load(paths[name], mmap_mode="r", allow_pickle=False)
+            expected = np.load(reference[index][name], mmap_mode="r", allow_pickle=False)
+            if problem := compare_basics(candidate, expected, name, label):
+                compared.failures.append(problem)
+            else:
+                classes = name == case.model.classifier_output
+                agreements[name].add(candidate, expected, label, classes=classes)
+    return compared
 
 
 def _beyond(
     workbench: Workbench,
     case: Case,
     verdict: Verdict,
-    found: reference_baselines.Floors,
+    baselines: reference_baselines.Baselines,
     limits: Mapping[str, Mapping[str, Limit]],
 ) -> Verdict:
-    """The verdict with what shows on inputs that are adversarial, or run again."""
+    """The verdict with the evidence of adversarial inputs, and of inputs that are run again."""
     passed = verdict.outcome is Outcome.PASSED
-    audited = weight_audit.measure(workbench, case, found.metrics, limits)
+    audited = weight_audit.measure(workbench, case, baselines.metrics, limits)
     verdict = extended(verdict, audited)
     if passed and not audited.failures:
-        verdict = extended(verdict, first_layer.look_inside(workbench, case, found.metrics))
+        verdict = extended(verdict, first_layer.look_inside(workbench, case, baselines.metrics))
     if passed:
         verdict = extended(verdict, boundary.measure(workbench, case))
     if passed or workbench.settings.replay is not None:
         verdict = extended(verdict, fuzz.measure(workbench, case))
     noise = {
-        name: values["noise_max"] for name, values in found.metrics.items() if "noise_max" in values
+        name: values["noise_max"]
+        for name, values in baselines.metrics.items()
+        if "noise_max" in values
     }
     verdict = extended(verdict, rerun.measure(workbench, case, noise))
     return extended(verdict, rebuild.measure(workbench, case, noise))
@@ -106,20 +144,20 @@ def _beyond(
 def _against_original(
     workbench: Workbench, case: Case, feeds: Feeds, own: list[dict[str, str]]
 ) -> dict[str, dict[str, float]]:
-    """How far a variant's own program is from the model's reference: for people, not judged.
+    """How far a variant's own program is from the model's reference, which is not judged.
 
-    A pruned or distilled model differs by design; what it may cost is the accuracy check's.
+    A pruned or distilled model differs by design; the accuracy check judges its cost.
     """
     original = workbench.reference_outputs(case, feeds.feeds, "parity", main=True)
-    found = {name: Agreement() for name in case.model.outputs}
+    agreements = {name: Agreement() for name in case.model.outputs}
     for label, theirs, ours in zip(feeds.labels, original, own, strict=True):
-        for name, agreement in found.items():
+        for name, agreement in agreements.items():
             left = np.load(ours[name], mmap_mode="r", allow_pickle=False)
             right = np.load(theirs[name], mmap_mode="r", allow_pickle=False)
             if not compare_basics(left, right, name, label):
                 classes = name == case.model.classifier_output
                 agreement.add(left, right, label, classes=classes)
-    return {name: agreement.metrics() for name, agreement in found.items()}
+    return {name: agreement.metrics() for name, agreement in agreements.items()}
 
 
 def judge(
@@ -130,57 +168,80 @@ def judge(
     *,
     seed: int,
     inputs: list[str],
-    found: reference_baselines.Floors = reference_baselines.NONE,
+    baselines: reference_baselines.Baselines = reference_baselines.NONE,
 ) -> Verdict:
     """Hold each output's agreement against its limits.
 
-    Default limits on the error give way where the model's own noise was measured.
+    Default limits on the error give way if the model's own noise was measured.
+
+    Args:
+        judged: by output.
+        limits: by output and metric.
+        failures: sentences about outputs that could not be compared.
+        reported: metrics by output on inputs that are not judged.
+        seed: of the random inputs.
+        inputs: a label for each input.
+        baselines: further metrics of the outputs, and evidence.
     """
     if not judged and not failures:
         failures = ["no output was compared with the reference"]
-    failures = [*failures, *found.failures]
-    comparisons = []
-    lines = []
+    comparisons: list[Comparison] = []
+    lines: list[str] = []
     outputs: dict[str, Any] = {}
     for name, agreement in judged.items():
-        metrics = {**agreement.metrics(), **found.metrics.get(name, {})}
-        held = dict(limits[name])
-        if "noise_ratio" in metrics:
-            for metric in _INSTEAD_OF_NOISE:
-                if metric in held and held[metric].origin == "default":
-                    del held[metric]
+        metrics = {**agreement.metrics(), **baselines.metrics.get(name, {})}
+        by_metric = _comparisons(name, metrics, limits[name])
+        comparisons += by_metric.values()
+        broken = [metric for metric, comparison in by_metric.items() if not comparison.passed]
+        lines += _broken_lines(name, agreement.worst, {key: metrics[key] for key in broken})
         outputs[name] = {
             **metrics,
             "worst": agreement.worst,
             "error_histogram": agreement.histogram(),
         }
-        broken = []
-        for metric, value in metrics.items():
-            if metric in held:
-                comparison = Comparison(held[metric], value, name)
-                comparisons.append(comparison)
-                broken += [] if comparison.passed else [metric]
-        if broken:
-            worst = agreement.worst
-            lines.append(
-                f"output {name!r}: worst at {worst['index']} of {worst['input']}: candidate "
-                f"{worst['candidate']:.9g}, reference {worst['reference']:.9g}"
-            )
-            needed = ", ".join(f"{metric}={_round(metrics[metric], metric)}" for metric in broken)
-            if "inf" not in needed:
-                lines.append(f"would have passed with Budget({needed})")
     lines.append(f"seed {seed}; inputs: {'; '.join(inputs)}")
     measurements: dict[str, Any] = {"outputs": outputs, "seed": seed, "inputs": inputs}
-    measurements |= found.measurements
+    measurements |= baselines.measurements
     if reported:
         measurements["random_inputs"] = {name: dict(values) for name, values in reported.items()}
     return conclude(
-        failures=failures,
+        failures=[*failures, *baselines.failures],
         comparisons=comparisons,
-        warnings=found.warnings,
+        warnings=baselines.warnings,
         measurements=measurements,
         details="\n".join(lines),
     )
+
+
+def _comparisons(
+    name: str, metrics: Mapping[str, float], limits: Mapping[str, Limit]
+) -> dict[str, Comparison]:
+    """The metrics of an output that have a limit, beside it."""
+    noise_is_known = "noise_ratio" in metrics
+    replaced = {
+        metric
+        for metric in _INSTEAD_OF_NOISE
+        if noise_is_known and metric in limits and limits[metric].origin == "default"
+    }
+    return {
+        metric: Comparison(limits[metric], value, name)
+        for metric, value in metrics.items()
+        if metric in limits and metric not in replaced
+    }
+
+
+def _broken_lines(name: str, worst: Mapping[str, Any], broken: Mapping[str, float]) -> list[str]:
+    """The worst element of an output that breaks a limit, and the budget that it would keep."""
+    if not broken:
+        return []
+    lines = [
+        f"output {name!r}: worst at {worst['index']} of {worst['input']}: candidate "
+        f"{worst['candidate']:.9g}, reference {worst['reference']:.9g}"
+    ]
+    needed = ", ".join(f"{metric}={_round(value, metric)}" for metric, value in broken.items())
+    if "inf" not in needed:
+        lines.append(f"would have passed with Budget({needed})")
+    return lines
 
 
 def _round(value: float, metric: str) -> str:

@@ -1,7 +1,8 @@
-"""What parity is worth on a model: its own rounding noise, an honest quantizer, and vacuity.
+"""The baselines of parity on a model: its own rounding noise, and a simulated quantizer.
 
-Gathers what `edgecheck.judge.noise` and `edgecheck.judge.vacuity` judge. Not for the comparison
-itself: see `edgecheck.checks.parity`.
+They are measured for each output and judged by `edgecheck.judge.noise`; the findings of vacuity
+(`edgecheck.checks.reference_vacuity`) are added. See also `edgecheck.checks.parity`, which makes
+the comparison itself.
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecheck.capture import data
+from edgecheck.checks import reference_vacuity
 from edgecheck.declare.budget import Limit
 from edgecheck.judge import vacuity
 from edgecheck.judge.agreement import Agreement, divergences, stopped
 from edgecheck.judge.noise import HONEST_MARGIN_DB, Noise, arithmetic_of, rows_needed
-from edgecheck.judge.vacuity import Finding
-from edgecheck.names import CALIBRATED
 
 if TYPE_CHECKING:
     from edgecheck.declare.case import Case
@@ -29,17 +28,10 @@ Array = npt.NDArray[Any]
 Paths = Sequence[Mapping[str, str]]
 Limits = Mapping[str, Mapping[str, Limit]]
 
-# Inputs that are changed one at a time to see whether the reference reacts, at most.
-_PROBED_INPUTS = 8
-# Values tried of an input that is no float.
-_DISCRETE_PROBES = 4
-# Samples of a data set whose range is looked at, evenly spaced.
-_LOOKED_AT = 256
-
 
 @dataclass(frozen=True)
-class Floors:
-    """What was found.
+class Baselines:
+    """The evidence on a case that is measured besides the agreement of its outputs.
 
     Attributes:
         metrics: by output, besides those of agreement.
@@ -52,7 +44,7 @@ class Floors:
     measurements: Mapping[str, Any] = field(default_factory=dict)
 
 
-NONE = Floors()
+NONE = Baselines()
 
 
 def measure(
@@ -62,37 +54,43 @@ def measure(
     reference: Paths,
     results: Mapping[int, Mapping[str, str]],
     limits: Limits,
-) -> Floors:
+) -> Baselines:
     """Measure noise and vacuity of a case.
 
     Args:
-        reference: outputs of the reference by feed.
-        results: outputs of the candidate by position of the feed, for those that it takes.
+        reference: .npy path of the reference's outputs by name, for each feed.
+        results: those of the candidate by position of the feed, for the feeds that it takes.
+        limits: by output and metric.
     """
-    findings = _outputs(workbench, case, feeds, reference, limits) + _data(workbench, case, feeds)
+    findings = reference_vacuity.gather(workbench, case, feeds, reference, limits)
     failures, warnings = vacuity.sort(findings, workbench.settings.vacuous)
     rows = [_rows(case, outputs) for outputs in reference]
     compared = _Compared(case, feeds, reference, results, rows)
-    if case.precision in ("fp32", "fp16"):
-        found = _float_noise(workbench, compared, limits)
-    else:
-        found = _honest(workbench, compared, limits)
-    others = {name: _others(compared, name) for name in case.model.outputs}
-    metrics = {name: {**others[name], **found.metrics.get(name, {})} for name in others}
-    measurements = {
-        "vacuous": [{"finding": item.sentence, "grave": item.grave} for item in findings],
-        **found.measurements,
-    }
-    return Floors(
-        metrics,
-        (*failures, *found.failures),
-        (*warnings, *found.warnings),
-        measurements,
+    against = _float_noise if case.precision in ("fp32", "fp16") else _simulated_quantizer
+    baselines = against(workbench, compared, limits)
+    return Baselines(
+        {
+            name: {**_others(compared, name), **baselines.metrics.get(name, {})}
+            for name in case.model.outputs
+        },
+        (*failures, *baselines.failures),
+        (*warnings, *baselines.warnings),
+        {
+            "vacuous": [{"finding": item.sentence, "grave": item.grave} for item in findings],
+            **baselines.measurements,
+        },
     )
 
 
 @dataclass(frozen=True)
 class _Compared:
+    """The outputs that are compared.
+
+    Attributes:
+        reference, results: see `measure`.
+        rows: how many samples of each feed are simulated; None for all.
+    """
+
     case: Case
     feeds: Feeds
     reference: Paths
@@ -106,11 +104,11 @@ class _Compared:
 
         See `edgecheck.capture.client.Sources.simulate`.
         """
-        found = workbench.reference_source(self.case, main=False)
-        if found is None:
+        named_source = workbench.reference_source(self.case, main=False)
+        if named_source is None:
             return {}, "the reference is a model file"
-        name, source = found
-        given = workbench.sources.simulate(
+        name, source = named_source
+        simulation = workbench.sources.simulate(
             name,
             source,
             self.case.model,
@@ -119,7 +117,7 @@ class _Compared:
             f"parity {list(positions)}",
             arithmetic,
         )
-        return dict(zip(positions, given["outputs"], strict=False)), given["reason"]
+        return dict(zip(positions, simulation["outputs"], strict=False)), simulation["reason"]
 
     @property
     def judged(self) -> list[int]:
@@ -135,70 +133,117 @@ class _Compared:
         return (candidate, expected) if same and expected.dtype.kind == "f" else None
 
 
-def _float_noise(workbench: Workbench, compared: _Compared, limits: Limits) -> Floors:
-    """How many times its own rounding noise each output is off, and hidden overflow."""
-    case = compared.case
+@dataclass(frozen=True)
+class _OutputResult:
+    """The evidence on one output.
+
+    Attributes:
+        metrics: by name.
+        unmeasured: why a metric is missing, or "".
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    unmeasured: str = ""
+
+
+def _joined(
+    results: Mapping[str, _OutputResult], measurements: Mapping[str, Any] | None = None
+) -> Baselines:
+    """The results of all outputs, by name, as those of the case."""
+    unmeasured = {name: item.unmeasured for name, item in results.items() if item.unmeasured}
+    return Baselines(
+        {name: item.metrics for name, item in results.items()},
+        tuple(sentence for item in results.values() for sentence in item.failures),
+        tuple(sentence for item in results.values() for sentence in item.warnings),
+        {**(measurements or {}), **({"unmeasured": unmeasured} if unmeasured else {})},
+    )
+
+
+def _float_noise(workbench: Workbench, compared: _Compared, limits: Limits) -> Baselines:
+    """Each output's error in multiples of its own rounding noise, and hidden overflow."""
+    precision = compared.case.precision
     everywhere = range(len(compared.feeds.feeds))
     exact, reason = compared.simulated(workbench, {"kind": "float64"}, everywhere)
-    arithmetic = arithmetic_of(case.precision)
+    arithmetic = arithmetic_of(precision)
     own: dict[int, dict[str, str]] = {}
     if arithmetic and not reason:
         own, reason = compared.simulated(workbench, arithmetic, everywhere)
     if reason:
         needs = ["noise_ratio", *(["hidden_overflow"] if arithmetic else [])]
-        return _unmeasured(case, reason, limits, needs)
-    metrics: dict[str, dict[str, float]] = {}
-    failures: list[str] = []
-    warnings: list[str] = []
-    unmeasured: dict[str, str] = {}
-    for name in case.model.outputs:
-        noise = Noise(case.precision)
-        rest = []
-        for index in compared.results:
-            pair = compared.pair(index, name)
-            if pair is None:
-                continue
-            candidate, expected = pair
-            truth = _load(exact[index][name])
-            count = len(truth) if truth.ndim and compared.rows[index] is not None else None
-            middle = _load(own[index][name]) if own else expected[slice(count)]
-            if truth.shape != middle.shape or truth.shape != candidate[slice(count)].shape:
-                unmeasured[name] = f"in float64 its shape is {truth.shape}"
-                continue
-            noise.add(candidate[slice(count)], middle, truth)
-            if count is not None:
-                rest.append((candidate[count:], expected[count:]))
-        for candidate, expected in rest:
-            noise.add_rest(candidate, expected)
-        if not noise.exact.values and not noise.overflowed:
-            continue  # integers, or nothing that fits: other comparisons tell
-        if case.precision == "fp16":
-            metrics.setdefault(name, {})["hidden_overflow"] = noise.overflowed
-        if noise.overflowed and "hidden_overflow" not in limits[name]:
-            warnings.append(
-                f"output {name!r}: {noise.overflowed} values overflow half precision (65504) where "
-                "each operator rounds to it, and are finite here: this runtime hides it by "
-                "computing in float32, a device with real half precision will not"
-            )
-        if reason := unmeasured.get(name) or noise.reason:
-            found = _unmeasured(
-                case, f"output {name!r}: {reason}", {name: limits[name]}, ["noise_ratio"]
-            )
-            failures += found.failures
-            warnings += found.warnings
-            unmeasured[name] = reason
-            continue
-        metrics.setdefault(name, {}).update(noise.metrics())
-    return Floors(
-        metrics,
-        tuple(failures),
-        tuple(warnings),
-        {"unmeasured": unmeasured} if unmeasured else {},
+        return _unmeasured(precision, reason, limits, needs)
+    return _joined(
+        {
+            name: _judge_noise(name, *_noise(compared, name, exact, own), limits[name])
+            for name in compared.case.model.outputs
+        }
     )
 
 
+def _noise(
+    compared: _Compared,
+    name: str,
+    exact: Mapping[int, Mapping[str, str]],
+    own: Mapping[int, Mapping[str, str]],
+) -> tuple[Noise, str]:
+    """The noise of an output, and why it can't be measured on some feed, or "".
+
+    Args:
+        exact, own: outputs of the reference in float64 and in the candidate's arithmetic, by
+            position of the feed; `own` is empty if that arithmetic is the reference's.
+    """
+    noise, reason = Noise(compared.case.precision), ""
+    rest = []
+    for index in compared.results:
+        pair = compared.pair(index, name)
+        if pair is None:
+            continue
+        candidate, expected = pair
+        truth = _load(exact[index][name])
+        count = len(truth) if truth.ndim and compared.rows[index] is not None else None
+        middle = _load(own[index][name]) if own else expected[slice(count)]
+        if truth.shape != middle.shape or truth.shape != candidate[slice(count)].shape:
+            reason = f"in float64 its shape is {truth.shape}"
+            continue
+        noise.add(candidate[slice(count)], middle, truth)
+        if count is not None:
+            rest.append((candidate[count:], expected[count:]))
+    for candidate, expected in rest:
+        noise.add_rest(candidate, expected)
+    return noise, reason
+
+
+def _judge_noise(
+    name: str, noise: Noise, reason: str, limits: Mapping[str, Limit]
+) -> _OutputResult:
+    """The metrics of an output's noise, or why they can't be measured."""
+    if not noise.exact.values and not noise.overflowed:
+        return _OutputResult(unmeasured=reason)  # integers, or nothing that fits
+    metrics: dict[str, float] = {}
+    warnings: list[str] = []
+    if noise.precision == "fp16":
+        metrics["hidden_overflow"] = noise.overflowed
+    if noise.overflowed and "hidden_overflow" not in limits:
+        warnings.append(
+            f"output {name!r}: {noise.overflowed} values overflow half precision (65504) where "
+            "each operator rounds to it, and are finite here: this runtime hides it by "
+            "computing in float32, a device with real half precision will not"
+        )
+    reason = reason or noise.reason
+    if not reason:
+        return _OutputResult({**metrics, **noise.metrics()}, warnings=tuple(warnings))
+    missing = _unmeasured(
+        noise.precision, f"output {name!r}: {reason}", {name: limits}, ["noise_ratio"]
+    )
+    return _OutputResult(metrics, missing.failures, (*warnings, *missing.warnings), reason)
+
+
 def _others(compared: _Compared, name: str) -> dict[str, float]:
-    """``saturation``: share of values clipped; ``kl_divergence``: mean of class scores, in nats."""
+    """``saturation``: share of values clipped; ``kl_divergence``: mean of class scores, in nats.
+
+    Each is missing if no values can be compared.
+    """
     values = clipped = 0
     rows: list[Array] = []
     for index in compared.judged:
@@ -209,12 +254,14 @@ def _others(compared: _Compared, name: str) -> dict[str, float]:
         clipped += stopped(*pair)
         if name == compared.case.model.classifier_output and pair[1].ndim:
             rows.append(divergences(*pair).ravel())
-    found = {"saturation": clipped / values} if values else {}
-    return {**found, **({"kl_divergence": float(np.concatenate(rows).mean())} if rows else {})}
+    return {
+        **({"saturation": clipped / values} if values else {}),
+        **({"kl_divergence": float(np.concatenate(rows).mean())} if rows else {}),
+    }
 
 
-def _unmeasured(case: Case, reason: str, limits: Limits, needs: Sequence[str]) -> Floors:
-    """A warning that fixed limits hold instead; a failure where the user stated one of `needs`."""
+def _unmeasured(precision: str, reason: str, limits: Limits, needs: Sequence[str]) -> Baselines:
+    """A warning that fixed limits hold instead; a failure if the user set one of `needs`."""
     stated = sorted(
         {
             name
@@ -225,59 +272,87 @@ def _unmeasured(case: Case, reason: str, limits: Limits, needs: Sequence[str]) -
     )
     if stated:
         text = f"{', '.join(stated)} can't be measured: {reason}"
-        return Floors(failures=(text,), measurements={"unmeasured": reason})
+        return Baselines(failures=(text,), measurements={"unmeasured": reason})
     warnings: tuple[str, ...] = ()
     if "noise_ratio" in needs:
         warnings = (
-            f"the model's own rounding noise is unknown, so the fixed limits of {case.precision} "
+            f"the model's own rounding noise is unknown, so the fixed limits of {precision} "
             f"hold: {reason}",
         )
-    return Floors(warnings=warnings, measurements={"unmeasured": reason})
+    return Baselines(warnings=warnings, measurements={"unmeasured": reason})
 
 
-def _honest(workbench: Workbench, compared: _Compared, limits: Limits) -> Floors:
+def _simulated_quantizer(workbench: Workbench, compared: _Compared, limits: Limits) -> Baselines:
     """How far each output's SQNR is below that of a simulated quantization."""
-    case = compared.case
-    arithmetic = arithmetic_of(case.precision)
+    precision = compared.case.precision
+    arithmetic = arithmetic_of(precision)
     if arithmetic is None:
-        return Floors(measurements={"unmeasured": f"{case.precision} is not simulated"})
+        return Baselines(measurements={"unmeasured": f"{precision} is not simulated"})
     simulations, reason = compared.simulated(workbench, arithmetic, compared.judged)
     if reason:
-        return _unmeasured(case, reason, limits, ["sqnr_below_honest_db"])
-    labels = compared.feeds.labels
-    metrics: dict[str, dict[str, float]] = {}
-    warnings: list[str] = []
-    for name in case.model.outputs:
-        honest, candidates = Agreement(), Agreement()
-        for index in compared.judged:
-            pair = compared.pair(index, name)
-            simulated = _load(simulations[index][name])
-            if pair is None or not all(np.isfinite(item).all() for item in (*pair, simulated)):
-                continue
-            candidate, expected = (
-                item[: len(simulated)] if compared.rows[index] is not None else item
-                for item in pair
+        return _unmeasured(precision, reason, limits, ["sqnr_below_honest_db"])
+    return _joined(
+        {
+            name: _judge_sqnr(
+                name, precision, *_agreements(compared, name, simulations), limits[name]
             )
-            if simulated.shape == expected.shape:
-                honest.add(simulated, expected, labels[index], classes=False)
-                candidates.add(candidate, expected, labels[index], classes=False)
-        if not honest.worst:
+            for name in compared.case.model.outputs
+        },
+        {"honest": arithmetic},
+    )
+
+
+def _agreements(
+    compared: _Compared, name: str, simulations: Mapping[int, Mapping[str, str]]
+) -> tuple[Agreement, Agreement]:
+    """Agreement with the reference of an output, simulated and of the candidate, on equal samples.
+
+    Args:
+        simulations: .npy path of the simulated outputs by name, by position of the feed.
+    """
+    baseline, candidates = Agreement(), Agreement()
+    for index in compared.judged:
+        pair = compared.pair(index, name)
+        simulated = _load(simulations[index][name])
+        if pair is None or not all(np.isfinite(item).all() for item in (*pair, simulated)):
             continue
-        reached = honest.metrics()["sqnr_db"]
-        below = reached - candidates.metrics()["sqnr_db"]
-        metrics[name] = {"honest_sqnr_db": reached, "sqnr_below_honest_db": below}
-        limit = limits[name].get("sqnr_below_honest_db")
-        if below > HONEST_MARGIN_DB if limit is None else not limit.allows(below):
-            warnings.append(
-                f"output {name!r}: SQNR is {below:.3g} dB below the {reached:.3g} dB that a plain "
-                f"quantization to {case.precision} of this model reaches: look at its calibration "
-                "and granularity, and whether it is this model's file"
-            )
-    return Floors(metrics, warnings=tuple(warnings), measurements={"honest": arithmetic})
+        candidate, expected = (
+            item[: len(simulated)] if compared.rows[index] is not None else item for item in pair
+        )
+        if simulated.shape == expected.shape:
+            label = compared.feeds.labels[index]
+            baseline.add(simulated, expected, label, classes=False)
+            candidates.add(candidate, expected, label, classes=False)
+    return baseline, candidates
+
+
+def _judge_sqnr(
+    name: str,
+    precision: str,
+    baseline: Agreement,
+    candidates: Agreement,
+    limits: Mapping[str, Limit],
+) -> _OutputResult:
+    """The SQNR of both in dB, and a warning if the candidate's is far below the simulation's."""
+    if not baseline.worst:
+        return _OutputResult()
+    reached = baseline.metrics()["sqnr_db"]
+    below = reached - candidates.metrics()["sqnr_db"]
+    metrics = {"honest_sqnr_db": reached, "sqnr_below_honest_db": below}
+    limit = limits.get("sqnr_below_honest_db")
+    exceeded = below > HONEST_MARGIN_DB if limit is None else not limit.allows(below)
+    if not exceeded:
+        return _OutputResult(metrics)
+    warning = (
+        f"output {name!r}: SQNR is {below:.3g} dB below the {reached:.3g} dB that a plain "
+        f"quantization to {precision} of this model reaches: look at its calibration "
+        "and granularity, and whether it is this model's file"
+    )
+    return _OutputResult(metrics, warnings=(warning,))
 
 
 def _rows(case: Case, outputs: Mapping[str, str]) -> int | None:
-    """How many samples of a feed to simulate; None for all, where outputs have no batch axis."""
+    """How many samples of a feed to simulate; None for all, if outputs have no batch axis."""
     if not all(item.batched for item in case.model.inputs):
         return None
     shapes = [_load(path).shape for path in outputs.values()]
@@ -287,97 +362,6 @@ def _rows(case: Case, outputs: Mapping[str, str]) -> int | None:
     (batch,) = sizes
     values = min(int(np.prod(shape[1:])) for shape in shapes)
     return rows_needed(batch, values, case.precision)
-
-
-def _outputs(
-    workbench: Workbench, case: Case, feeds: Feeds, reference: Paths, limits: Limits
-) -> list[Finding]:
-    """Findings about the reference's outputs."""
-    model = case.model
-    probes, changed = _probes(workbench, case, feeds)
-    probed = workbench.reference_outputs(case, probes, "probes", main=False) if probes else []
-    findings: list[Finding] = []
-    still: set[str] = set()
-    for name in model.outputs:
-        arrays = [_load(paths[name]) for paths in reference]
-        calls: list[list[Array]] = []
-        for array, sizes in zip(arrays, feeds.sizes, strict=True):
-            batched = array.ndim > 0 and array.shape[0] == sizes.get("batch")
-            calls.append(list(array) if batched else [array])
-        calls.append([arrays[0], *(_load(paths[name]) for paths in probed)])
-        found = vacuity.constant_output(name, calls)
-        still |= {name} if found else set()
-        largest = max(
-            (float(np.abs(item[np.isfinite(item)]).max(initial=0.0)) for item in arrays),
-            default=0.0,
-        )
-        findings += found or vacuity.magnitude(name, largest, limits[name])
-    if len(still) < len(model.outputs):
-        before = {name: _load(path) for name, path in reference[0].items()}
-        for name in dict.fromkeys(changed):
-            dead = [
-                vacuity.dead_input(name, before, {key: _load(path) for key, path in paths.items()})
-                for other, paths in zip(changed, probed, strict=True)
-                if other == name
-            ]
-            findings += dead[0] if all(dead) else []
-    return findings
-
-
-def _probes(
-    workbench: Workbench, case: Case, feeds: Feeds
-) -> tuple[list[dict[str, str]], list[str]]:
-    """The first feed with one input changed at a time, and the names of those inputs.
-
-    One that is no float is changed several times: two ids may well mean the same.
-    """
-    folder = workbench.settings.scratch / "probes" / case.model_name
-    rng = np.random.default_rng(case.model.seed + 1)
-    probes: list[dict[str, str]] = []
-    changed: list[str] = []
-    for item in case.model.inputs[:_PROBED_INPUTS]:
-        before = _load(feeds.feeds[0][item.name])
-        left = 1 if np.dtype(item.dtype).kind == "f" else _DISCRETE_PROBES
-        for _ in range(8):  # of few possible values, the same one may be drawn again
-            drawn = data.random_inputs([item], feeds.sizes[0], rng)
-            if not np.array_equal(drawn[item.name], before):
-                paths = data.save_feed(drawn, folder / str(len(probes)))
-                probes.append({**feeds.feeds[0], **paths})
-                changed.append(item.name)
-                left -= 1
-                if not left:
-                    break
-    return probes, changed
-
-
-def _data(workbench: Workbench, case: Case, feeds: Feeds) -> list[Finding]:
-    """Findings about the user's data."""
-    model = case.model
-    findings: list[Finding] = []
-    if "samples" in feeds.labels:
-        paths = feeds.feeds[feeds.labels.index("samples")]
-        for item in model.inputs:
-            if item.dtype != "bool":
-                findings += vacuity.sample_domain(
-                    item.name, _load(paths[item.name]), item.low, item.high
-                )
-    if case.precision in CALIBRATED and model.calibration is not None and model.evaluation:
-        own, others = (
-            workbench.data(case, what)["inputs"] for what in ("calibration", "evaluation")
-        )
-        for item in model.inputs:
-            if np.dtype(item.dtype).kind == "f":
-                findings += vacuity.calibration_range(
-                    item.name, _some(own[item.name]), _some(others[item.name])
-                )
-    return findings
-
-
-def _some(path: str) -> Array:
-    array = _load(path)
-    rows = np.linspace(0, len(array) - 1, min(len(array), _LOOKED_AT)).astype(int)
-    found: Array = array[rows]
-    return found
 
 
 def _load(path: str) -> Array:

@@ -1,7 +1,5 @@
 """The weight audit in words: layers of a candidate's file that are the reference's but for a few
 elements, which its outputs may hide below quantization noise.
-
-Not for finding them: see `edgecheck.targets.common.weight_audit`.
 """
 
 from __future__ import annotations

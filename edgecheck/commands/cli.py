@@ -1,7 +1,6 @@
 """The command line beside pytest: past runs, reports, the artifact cache.
 
-Not for judging models: that is ``pytest`` with the plugin. Each command is a module in
-`edgecheck.commands`.
+Each command is a module in `edgecheck.commands`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``edgecheck doctor``: what this machine can build and run, and what would bring the rest.
 
-The words are those of the reports' skip reasons. Not for judging models.
+The words are those of the reports' skip reasons.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """``edgecheck explain``: where a candidate departs from its reference.
 
-The suite is collected by pytest, with the plugin, and no test is run. Not for judging whether the
-candidate is good: that is ``pytest``.
+The suite is collected by pytest, with the plugin, and no test is run.
 """
 
 from __future__ import annotations

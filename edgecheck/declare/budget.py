@@ -65,7 +65,7 @@ class Budget:
             simulated quantization of the reference.
 
     Raises:
-        DeclarationError: a value that is no number, or has an unknown unit.
+        DeclarationError: a value that is not a number, or has an unknown unit.
     """
 
     latency_mean: Stated = None
@@ -156,7 +156,7 @@ def _parse(name: str, value: Quantity) -> float:
         except DeclarationError as error:
             raise DeclarationError(f"budget {name}: {error}") from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DeclarationError(f"budget {name}: {value!r} is no finite number")
+        raise DeclarationError(f"budget {name}: {value!r} is not a finite number")
     return float(value)
 
 

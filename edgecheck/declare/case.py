@@ -1,6 +1,6 @@
 """Cases: one model on one target at one precision, and how the matrix expands and is selected.
 
-Pure. Not for running a case: that is `edgecheck.workbench` and `edgecheck.checks`.
+Pure.
 """
 
 from __future__ import annotations

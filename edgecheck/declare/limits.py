@@ -1,8 +1,4 @@
-"""Limits: what each of a budget's names measures, and one value that holds for a case.
-
-Not for what a user states: that is `edgecheck.declare.budget`; not for judging: see
-`edgecheck.judge.verdict`.
-"""
+"""Limits: what each of a budget's names measures, and one value that holds for a case."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The formulas of the bundled metrics, on NumPy arrays of predictions and labels.
 
 Plain functions; those that end in ``_of`` give the value from the mean of the rows of samples (see
-`edgecheck.metrics.Metric.combine`). Not for their names, directions and scales: those are
-`edgecheck.metrics`.
+`edgecheck.metrics.Metric.combine`).
 """
 
 from __future__ import annotations

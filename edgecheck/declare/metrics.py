@@ -1,8 +1,7 @@
 """Accuracy metrics: what they compute, which direction is better, and their scale.
 
-Those of the table `METRICS` go by name too: ``Evaluation(..., metric="top1")``. What they
-compute is `edgecheck.declare.metric_formulas`. Not for judging a drop: that is
-`edgecheck.checks.accuracy`.
+Those of the table `METRICS` go by name too: ``Evaluation(..., metric="top1")``. What they compute
+is `edgecheck.declare.metric_formulas`.
 """
 
 from __future__ import annotations

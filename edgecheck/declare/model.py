@@ -1,7 +1,7 @@
-"""What a user declares about a model: its source, inputs, outputs, data and artifacts.
+"""The declaration of a model: its source, inputs, outputs, data and artifacts.
 
-Not for doing anything with it: capture is `edgecheck.capture.torch`, data is
-`edgecheck.capture.data`.
+See also `edgecheck.capture.torch`, which captures the source, and `edgecheck.capture.data`, which
+stores the data.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Input:
             ``"batch"`` makes the batch dynamic; a number there is a static batch.
         low, high: smallest and largest value (inclusive for integers) of generated inputs.
         dtype: a NumPy dtype name.
-        step: the spacing of generated floats from `low` on, where not all between are possible:
+        step: the spacing of generated floats from `low` on, if not all between are possible:
             1/255 for pixels scaled to 0..1.
 
     Raises:
@@ -59,29 +59,9 @@ class Input:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
         where = f"input {self.name!r}"
-        if self.dtype not in _DTYPES:
-            raise DeclarationError(f"{where}: unknown dtype {self.dtype!r}; use one of {_DTYPES}")
-        for axis, size in enumerate(self.shape):
-            if isinstance(size, bool) or not isinstance(size, int | str):
-                raise DeclarationError(f"{where}: axis {axis} is {size!r}, no size and no name")
-            if isinstance(size, int) and size < 1:
-                raise DeclarationError(f"{where}: axis {axis} has size {size}; sizes start at 1")
-            if size == BATCH and axis != 0:
-                raise DeclarationError(f"{where}: 'batch' must be the first axis, not axis {axis}")
-        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= self.high):
-            raise DeclarationError(f"{where}: no range between low={self.low} and high={self.high}")
-        kind = np.dtype(self.dtype).kind
-        if self.step is not None and not (kind == "f" and 0 < self.step <= self.high - self.low):
-            raise DeclarationError(
-                f"{where}: step={self.step} is no spacing of floats in {self.low}..{self.high}"
-            )
-        if kind in "iu" and math.ceil(self.low) > math.floor(self.high):
-            raise DeclarationError(f"{where}: no integer between {self.low} and {self.high}")
-        if kind != "b":
-            bounds = np.iinfo(self.dtype) if kind in "iu" else np.finfo(self.dtype)
-            exact = int if kind in "iu" else float
-            if self.low < exact(bounds.min) or self.high > exact(bounds.max):
-                raise DeclarationError(f"{where}: {self.low}..{self.high} overflows {self.dtype}")
+        _check_dtype(self.dtype, where)
+        _check_shape(self.shape, where)
+        _check_range(self, where)
 
     @property
     def batched(self) -> bool:
@@ -95,8 +75,8 @@ class Artifact:
 
     Attributes:
         path: the file.
-        inputs: declared input name -> name in the file, where they differ.
-        outputs: declared output name -> name in the file, where they differ.
+        inputs: declared input name -> name in the file, if they differ.
+        outputs: declared output name -> name in the file, if they differ.
         transpose: declared input or output name -> axes that turn the declared layout into the
             file's, as in ``numpy.transpose``; ``(0, 2, 3, 1)`` for an NHWC file of an NCHW model.
     """
@@ -114,13 +94,13 @@ class Evaluation:
     Attributes:
         inputs: an array (one input), a dict of arrays by input name, an iterable of samples, a
             PyTorch Dataset or DataLoader, or a callable that returns one of these.
-        labels: an array, or a callable that returns one; None where `inputs` yields
+        labels: an array, or a callable that returns one; None if `inputs` yields
             ``(sample, label)`` pairs.
         metric: a `Metric`, the name of one (see `edgecheck.metrics.METRICS`), or any
             ``metric(predictions, labels) -> float``.
         output: the output to score; None scores the only one, or passes a dict of all.
         postprocess: applied to the predictions before the metric.
-        batch_size: samples per call where the batch is dynamic; fewer where they are large.
+        batch_size: samples per call if the batch is dynamic; fewer if they are large.
         drop_policy: how `Budget.accuracy_drop` is judged: ``"point"`` by the drop that was
             measured, ``"upper-bound"`` by the upper end of its 95 % confidence interval.
     """
@@ -135,7 +115,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if not callable(self.metric) and not isinstance(self.metric, str):
-            raise DeclarationError(f"the metric {self.metric!r} is no name and not callable")
+            raise DeclarationError(f"the metric {self.metric!r} is not a name and not callable")
         if self.drop_policy not in DROP_POLICIES:
             raise DeclarationError(
                 f"drop_policy is {self.drop_policy!r}; it is one of {', '.join(DROP_POLICIES)}"
@@ -152,7 +132,7 @@ class Model:
     Attributes:
         source: a callable that returns a ``torch.nn.Module``, a Keras model or a ``tf.Module``; or
             the path of a ``.pt2``, ``.onnx`` or ``.keras`` file or of a SavedModel directory. None
-            where the model exists as artifacts only.
+            if the model exists as artifacts only.
         inputs: the declared inputs, in the order of the model's parameters.
         outputs: names of the outputs, in the order the model returns them.
         name: what reports call it; by default the name of the Conformance class.
@@ -171,14 +151,14 @@ class Model:
         evaluation: data and metric for the accuracy check.
         samples: inputs of the user's own for the parity check; by default the first of the
             evaluation or calibration data.
-        targets: what ships: precisions by target. By default all that the target has; where
+        targets: the precisions that ship, by target. By default all that the target has; if
             artifacts or builders are declared, exactly those.
         target_options: how to build for and run on a target, by target: see docs/targets.md.
         batch_sizes: batch sizes at which a dynamic batch is tried.
         dims: smallest and largest size of the named dimensions.
         seed: of the generated inputs.
-        fuzz: how many adversarial inputs the parity check tries, where ``--edge-fuzz`` says
-            nothing.
+        fuzz: how many adversarial inputs the parity check tries, if ``--edge-fuzz`` is not
+            given.
 
     Raises:
         DeclarationError: the declaration contradicts itself.
@@ -211,58 +191,18 @@ class Model:
     fuzz: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.fuzz < 0:
-            raise DeclarationError(f"fuzz is {self.fuzz}, no number of inputs")
+        _check_fuzz(self.fuzz)
         _check_names("input", [item.name for item in self.inputs])
         _check_names("output", list(self.outputs))
-        if self.source is not None and not callable(self.source):
-            _check_source_path(self.source)
-        if self.source is None and self.reference == "source":
-            raise DeclarationError(
-                "a model without a source needs reference=, the key of one of its artifacts"
-            )
-        if self.reference != "source" and artifact_key(self.reference) not in {
-            artifact_key(key) for key in self.artifacts
-        }:
-            raise DeclarationError(
-                f"reference {self.reference!r} is no artifact of this model "
-                f"(artifacts: {sorted(map(str, self.artifacts)) or 'none'})"
-            )
-        named = {size for item in self.inputs for size in item.shape if isinstance(size, str)}
-        if unknown := sorted(set(self.dims) - named):
-            raise DeclarationError(
-                f"dims names {unknown}, but the dimensions of the inputs are {sorted(named)}"
-            )
-        for name, (low, high) in self.dims.items():
-            if not 1 <= low <= high:
-                raise DeclarationError(f"dimension {name!r}: no range between {low} and {high}")
-        low, high = self.dim_range(BATCH)
-        if not self.batch_sizes or not all(low <= size <= high for size in self.batch_sizes):
-            raise DeclarationError(f"batch_sizes {self.batch_sizes} leave the range {low}..{high}")
-        if self.evaluation and self.evaluation.output not in (None, *self.outputs):
-            raise DeclarationError(
-                f"evaluation scores output {self.evaluation.output!r}, "
-                f"but the outputs are {list(self.outputs)}"
-            )
-        for field_name in ("targets", "target_options"):
-            given = getattr(self, field_name)
-            if given is not None and not isinstance(given, Mapping):
-                raise DeclarationError(
-                    f"{field_name} is a {type(given).__name__}; it is a dict by target name"
-                )
-        named_precisions = {
-            *(item for precisions in (self.targets or {}).values() for item in precisions),
-            *(artifact_key(key)[1] for key in (*self.artifacts, *self.builders, *self.baselines)),
-        }
-        if unknown := sorted(named_precisions - set(PRECISIONS)):
-            raise DeclarationError(
-                f"unknown precisions {unknown}; precisions are {', '.join(PRECISIONS)}"
-            )
-        for word in [*self.variants, *([] if self.name is None else [self.name])]:
-            if not NAME.fullmatch(word):
-                raise DeclarationError(
-                    f"{word!r} can't name a model or variant: use letters, digits, '_', '-', '.'"
-                )
+        _check_source(self.source)
+        _check_reference(self.reference, self.source, self.artifacts)
+        _check_dims(self.dims, self.inputs)
+        _check_batch_sizes(self.batch_sizes, *self.dim_range(BATCH))
+        _check_scored_output(self.evaluation, self.outputs)
+        _check_by_target("targets", self.targets)
+        _check_by_target("target_options", self.target_options)
+        _check_precisions(self.targets or {}, [*self.artifacts, *self.builders, *self.baselines])
+        _check_reported_names([*self.variants, *([] if self.name is None else [self.name])])
 
     def dim_range(self, name: str) -> tuple[int, int]:
         """Smallest and largest size of a named dimension."""
@@ -279,7 +219,7 @@ class Model:
 
     @property
     def classifier_output(self) -> str | None:
-        """The output that holds class scores, where the metric says that there is one."""
+        """The output that holds class scores, or None if the metric needs none."""
         if self.evaluation is None or not as_metric(self.evaluation.metric).classifier:
             return None
         return self.evaluation.output or (self.outputs[0] if len(self.outputs) == 1 else None)
@@ -295,16 +235,6 @@ def as_artifact(artifact: Artifact | str | os.PathLike[str]) -> Artifact:
     return artifact if isinstance(artifact, Artifact) else Artifact(artifact)
 
 
-def _check_names(what: str, names: list[str]) -> None:
-    if not names:
-        raise DeclarationError(f"a model needs at least one {what}")
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise DeclarationError(f"{what} names repeat: {repeated}")
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise DeclarationError(f"{what} name {name!r} is no name")
-
-
 def source_kind(source: Source) -> str:
     """The kind of a source that is a file: ``"torch"``, ``"onnx"``, ``"tensorflow"``; else ""."""
     if callable(source):
@@ -316,10 +246,70 @@ def source_kind(source: Source) -> str:
     return kinds.get(path.suffix, "")
 
 
-def _check_source_path(source: Any) -> None:
-    if isinstance(source, str | os.PathLike) and source_kind(source):
+def _check_dtype(dtype: str, where: str) -> None:
+    if dtype not in _DTYPES:
+        raise DeclarationError(f"{where}: unknown dtype {dtype!r}; use one of {_DTYPES}")
+
+
+def _check_shape(shape: tuple[int | str, ...], where: str) -> None:
+    for axis, size in enumerate(shape):
+        if isinstance(size, bool) or not isinstance(size, int | str):
+            raise DeclarationError(
+                f"{where}: axis {axis} is {size!r}, which is neither a size nor a name"
+            )
+        if isinstance(size, int) and size < 1:
+            raise DeclarationError(f"{where}: axis {axis} has size {size}; sizes start at 1")
+        if size == BATCH and axis != 0:
+            raise DeclarationError(f"{where}: 'batch' must be the first axis, not axis {axis}")
+
+
+def _check_range(item: Input, where: str) -> None:
+    """The range is finite, holds a value of the dtype, fits the dtype, and has room for a step."""
+    low, high, kind = item.low, item.high, np.dtype(item.dtype).kind
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        raise DeclarationError(f"{where}: no range between low={low} and high={high}")
+    if item.step is not None and not (kind == "f" and 0 < item.step <= high - low):
+        raise DeclarationError(
+            f"{where}: step={item.step} is not a spacing of floats in {low}..{high}"
+        )
+    if kind in "iu" and math.ceil(low) > math.floor(high):
+        raise DeclarationError(f"{where}: no integer between {low} and {high}")
+    if kind != "b" and not _representable(low, high, item.dtype):
+        raise DeclarationError(f"{where}: {low}..{high} overflows {item.dtype}")
+
+
+def _representable(low: float, high: float, dtype: str) -> bool:
+    """Whether the bounds of a range are within those of a dtype of integers or floats."""
+    if np.dtype(dtype).kind in "iu":
+        integers = np.iinfo(dtype)
+        return low >= int(integers.min) and high <= int(integers.max)
+    floats = np.finfo(dtype)
+    return low >= float(floats.min) and high <= float(floats.max)
+
+
+def _check_fuzz(fuzz: int) -> None:
+    if fuzz < 0:
+        raise DeclarationError(f"fuzz is {fuzz}; a number of inputs starts at 0")
+
+
+def _check_names(what: str, names: list[str]) -> None:
+    if not names:
+        raise DeclarationError(f"a model needs at least one {what}")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise DeclarationError(f"{what} names repeat: {repeated}")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise DeclarationError(f"{what} names must be non-empty strings, not {name!r}")
+
+
+def _check_source(source: Any) -> None:
+    """The source is None, a callable, or the path of a file or directory that can be loaded."""
+    if source is None or callable(source):
         return
-    if isinstance(source, str | os.PathLike) and Path(source).suffix in (".h5", ".hdf5"):
+    is_path = isinstance(source, str | os.PathLike)
+    if is_path and source_kind(source):
+        return
+    if is_path and Path(source).suffix in (".h5", ".hdf5"):
         raise DeclarationError(
             f"source {source!r} is an HDF5 file, which may hold code that loading would run: save "
             "the model as .keras, or pass a callable that loads it"
@@ -328,3 +318,68 @@ def _check_source_path(source: Any) -> None:
         f"source {source!r} is neither a callable, nor the path of a .pt2, .onnx or .keras file, "
         "nor that of a SavedModel directory (one with saved_model.pb in it)"
     )
+
+
+def _check_reference(
+    reference: ArtifactKey, source: Source | None, artifacts: Mapping[ArtifactKey, object]
+) -> None:
+    """The reference is a source that exists, or one of the declared artifacts."""
+    if source is None and reference == "source":
+        raise DeclarationError(
+            "a model without a source needs reference=, the key of one of its artifacts"
+        )
+    if reference != "source" and artifact_key(reference) not in map(artifact_key, artifacts):
+        raise DeclarationError(
+            f"reference {reference!r} is not an artifact of this model "
+            f"(artifacts: {sorted(map(str, artifacts)) or 'none'})"
+        )
+
+
+def _check_dims(dims: Mapping[str, tuple[int, int]], inputs: Sequence[Input]) -> None:
+    """Each dimension is one that an input has, with a range of sizes from 1 up."""
+    named = {size for item in inputs for size in item.shape if isinstance(size, str)}
+    if unknown := sorted(set(dims) - named):
+        raise DeclarationError(
+            f"dims names {unknown}, but the dimensions of the inputs are {sorted(named)}"
+        )
+    for name, (low, high) in dims.items():
+        if not 1 <= low <= high:
+            raise DeclarationError(f"dimension {name!r}: no range between {low} and {high}")
+
+
+def _check_batch_sizes(sizes: Sequence[int], low: int, high: int) -> None:
+    if not sizes or not all(low <= size <= high for size in sizes):
+        raise DeclarationError(f"batch_sizes {sizes} leave the range {low}..{high}")
+
+
+def _check_scored_output(evaluation: Evaluation | None, outputs: Sequence[str]) -> None:
+    if evaluation and evaluation.output not in (None, *outputs):
+        raise DeclarationError(
+            f"evaluation scores output {evaluation.output!r}, but the outputs are {list(outputs)}"
+        )
+
+
+def _check_by_target(field_name: str, value: object) -> None:
+    if value is not None and not isinstance(value, Mapping):
+        raise DeclarationError(
+            f"{field_name} is a {type(value).__name__}; it is a dict by target name"
+        )
+
+
+def _check_precisions(targets: Mapping[str, Sequence[str]], keys: Sequence[ArtifactKey]) -> None:
+    """All precisions are known, those by target and those in the keys of files and builders."""
+    by_target = {precision for precisions in targets.values() for precision in precisions}
+    named = by_target | {artifact_key(key)[1] for key in keys}
+    if unknown := sorted(named - set(PRECISIONS)):
+        raise DeclarationError(
+            f"unknown precisions {unknown}; precisions are {', '.join(PRECISIONS)}"
+        )
+
+
+def _check_reported_names(names: Sequence[str]) -> None:
+    """The names of the model and its variants can stand in the names of cases and files."""
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise DeclarationError(
+                f"{name!r} can't name a model or variant: use letters, digits, '_', '-', '.'"
+            )

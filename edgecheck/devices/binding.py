@@ -1,7 +1,7 @@
 """Matching declared inputs and outputs with the tensors of a model file.
 
 By a stated mapping first, then by name, then by position; a shape that does not fit is an error.
-Pure functions. Not for running anything.
+Pure functions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 from edgecheck.declare.model import Artifact, Input
 from edgecheck.errors import ArtifactError
 
-# A tensor of a file: name, shape with None on dynamic axes, dtype, scale (see drivers.common).
+# A tensor of a file: name, shape with None on dynamic axes, dtype, scale (see
+# `edgecheck.runtime.runner`).
 FileTensor = Mapping[str, Any]
 
 
@@ -37,7 +38,7 @@ class Binding:
     batch: int | None
     fixed: Mapping[str, int]
 
-    def for_driver(self) -> dict[str, Any]:
+    def for_runner(self) -> dict[str, Any]:
         """Plain data, as `edgecheck.runtime.runner.Runner.bind` takes it."""
 
         def side(names: Mapping[str, str]) -> dict[str, Any]:
@@ -79,13 +80,13 @@ def bind(
         "output", list(outputs), [item["name"] for item in file_outputs], dict(artifact.outputs)
     )
     if unknown := sorted(set(artifact.transpose) - set(input_names) - set(output_names)):
-        raise ArtifactError(f"transpose names {unknown}, which are no declared inputs or outputs")
+        raise ArtifactError(f"transpose names {unknown}, which are not declared inputs or outputs")
     transpose = {name: tuple(axes) for name, axes in artifact.transpose.items()}
     all_tensors = {item["name"]: item for item in (*file_inputs, *file_outputs)}
     for name, axes in transpose.items():
         rank = len(all_tensors[{**input_names, **output_names}[name]]["shape"])
         if sorted(axes) != list(range(rank)):
-            raise ArtifactError(f"transpose {axes} of {name!r} is no order of its {rank} axes")
+            raise ArtifactError(f"transpose {axes} of {name!r} is not an order of its {rank} axes")
     fixed: dict[str, int] = {}
     for item in inputs:
         tensor = tensors[input_names[item.name]]

@@ -1,4 +1,4 @@
-"""This machine as a device: drivers run in child processes, arrays travel as .npy files."""
+"""This machine as a device: runners work in child processes, arrays travel as .npy files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LoadedModel:
 
     def bind(self, binding: Binding) -> None:
         """Set the correspondence of names and layouts."""
-        self._child.call("bind", timeout_s=self._timeout_s, binding=binding.for_driver())
+        self._child.call("bind", timeout_s=self._timeout_s, binding=binding.for_runner())
         self.binding = binding
 
     def run(
@@ -71,7 +71,7 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Loadable:
-    """A model file and all it takes to run it once, as plain data for a driver.
+    """A model file and all it takes to run it once, as plain data for a runner.
 
     Attributes:
         binding: see `edgecheck.runtime.runner.Runner.bind`.
@@ -117,7 +117,7 @@ class LocalDevice:
     """This machine.
 
     Args:
-        pool: holds the driver processes; runs of one file share one.
+        pool: holds the runners' processes; runs of one file share one.
         lock: what timing holds alone.
         threads, cpus: of timing and weighing; no cores for all of them.
     """

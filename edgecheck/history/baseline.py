@@ -1,6 +1,6 @@
-"""Which run others are compared with: a branch's last that passed, a tag's, a run, or a report.
+"""The run that others are compared with: a branch's last that passed, a tag's, a run, or a report.
 
-Not for comparing: that is `edgecheck.history.compare`.
+See also `edgecheck.history.compare`, which compares them.
 """
 
 from __future__ import annotations
@@ -83,22 +83,30 @@ def find_run(spec: str, history: History, root: Path) -> StoredRun:
     if not name:
         raise HistoryError(f"baseline {spec!r} names nothing after {kind}:")
     for item in kinds:
-        if item == "run" and (len(kinds) == 1 or len(name) >= _LEAST_ID):
-            runs = history.runs()
-            found = [run for run in runs if run.id == name]
-            found = found or [run for run in runs if run.id.startswith(name)]
-            if len(found) > 1:
-                raise HistoryError(f"{len(found)} runs have ids that begin with {name!r}")
-        elif item == "tag":
-            commit = _commit_of_tag(name, root)
-            found = history.runs(commit=commit, gate="passed") if commit else []
-        elif item == "branch":
-            found = history.runs(branch=name, gate="passed")
-        else:
+        if item == "run" and len(kinds) > 1 and len(name) < _LEAST_ID:
             continue
-        if found:
-            return found[0]
+        if runs := _runs_of(item, name, history, root):
+            return runs[0]
     raise HistoryError(f"no run fits {spec!r}: {_offer(history, kinds)}")
+
+
+def _runs_of(kind: str, name: str, history: History, root: Path) -> list[StoredRun]:
+    """The runs that a name means as one of `_KINDS`, the newest first.
+
+    Raises:
+        HistoryError: several runs have ids that begin with the name.
+    """
+    if kind == "branch":
+        return history.runs(branch=name, gate="passed")
+    if kind == "tag":
+        commit = _commit_of_tag(name, root)
+        return history.runs(commit=commit, gate="passed") if commit else []
+    runs = history.runs()
+    matching = [run for run in runs if run.id == name]
+    matching = matching or [run for run in runs if run.id.startswith(name)]
+    if len(matching) > 1:
+        raise HistoryError(f"{len(matching)} runs have ids that begin with {name!r}")
+    return matching
 
 
 def _offer(history: History, kinds: tuple[str, ...]) -> str:

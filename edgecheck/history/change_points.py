@@ -4,15 +4,14 @@ Pure. Circular binary segmentation (Olshen, Venkatraman, Lucito & Wigler 2004): 
 two places, where splitting the series explains most are looked for, then again in the parts, until
 no split is significant. With three additions for measurements of software:
 
-- Wild points are replaced by the running median (Hampel's identifier): one or two are no shift.
+- Wild points are replaced by the running median (Hampel's identifier): one or two are not a shift.
 - Neighbouring runs resemble each other, which makes any series look as if it shifted. Variances
   are those of means of such series, from the lag-1 correlation of what the levels leave; where
   that is much above 0.3, false shifts are more than `LEVEL` says.
 - A shift counts if it is large, too: beyond the metric's `effect` and `floor`.
 
-A step of values that otherwise repeat exactly (a file's size) is found once three points hold it.
-A slow drift has no moment: it is told as one or more steps once it has gone far enough. Not for
-comparing two runs: that is `edgecheck.history.compare`.
+A step of values that otherwise repeat exactly (a file's size) is found once three points hold it. A
+slow drift has no moment: it is told as one or more steps once it has gone far enough.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class ChangePoint:
     high: int
 
 
-def find_change_points(values: Sequence[float], metric: Metric) -> tuple[ChangePoint, ...]:
+def find_change_points(values: Sequence[float] | Values, metric: Metric) -> tuple[ChangePoint, ...]:
     """Where a series shifted, in order; deterministic.
 
     Args:

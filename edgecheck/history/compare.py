@@ -1,8 +1,7 @@
 """Two runs compared: what got worse, what got better, what can't be told.
 
 Pure functions of results. A change counts where it is larger than the least that matters, larger
-than the values vary between runs anyway, and outside both confidence intervals. Not for a series
-of many runs: that is `edgecheck.history.change_points`.
+than the values vary between runs anyway, and outside both confidence intervals.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The history: runs and their numbers in SQLite or PostgreSQL.
 
 A run is written in one transaction, so that one that is killed leaves nothing half-written and two
-that write at once lose nothing. Not for which run is the baseline: that is
-`edgecheck.history.baseline`.
+that write at once lose nothing.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class History:
         create: whether to make it where there is none.
 
     Raises:
-        HistoryError: it can't be opened, or is no history. So do all methods where it fails.
+        HistoryError: it can't be opened, or is not a history. So do all methods where it fails.
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:

@@ -1,7 +1,4 @@
-"""How a history's database is opened: SQLite made safe for many writers, or PostgreSQL.
-
-Not for what is in it: that is `edgecheck.history.tables`.
-"""
+"""How a history's database is opened: SQLite made safe for many writers, or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -65,7 +62,7 @@ def _parse(url: str) -> sql.URL:
         return sql.make_url(url).set(drivername=_DRIVERS[scheme])
     except (sql.exc.ArgumentError, ValueError):
         # What can't be taken apart may hold a password anywhere: it is not shown.
-        raise HistoryError(f"history {scheme}://...: this is no valid database URL") from None
+        raise HistoryError(f"history {scheme}://...: this is not a valid database URL") from None
 
 
 def _check_file(name: str, *, create: bool) -> None:

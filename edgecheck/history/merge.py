@@ -1,7 +1,6 @@
 """Shards of one run, from a CI matrix or several machines, merged into one JSON report.
 
-The gate is judged anew over all of them. Not for comparing runs: that is
-`edgecheck.history.compare`.
+The gate is judged anew over all of them.
 """
 
 from __future__ import annotations

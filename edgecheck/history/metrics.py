@@ -1,6 +1,6 @@
 """The metrics that are followed over time: which way is better, and what change is too small.
 
-One table. Not for limits that a budget states: those are `edgecheck.declare.budget.KINDS`.
+One table.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def with_effects(text: str) -> Mapping[str, Metric]:
     """The table with the effects of ``--edge-effects``, as in ``latency_p50_ms=3%,sqnr_db=1``.
 
     Raises:
-        SelectionError: a metric does not exist, or an effect is no number of the right kind.
+        SelectionError: a metric does not exist, or an effect is not a number of the right kind.
     """
     table = dict(METRICS)
     for part in split_names(text):

@@ -1,7 +1,6 @@
 """What a run is held against besides its limits: a baseline, and the failures that were accepted.
 
-Plain values, the same in all processes of a run. Not for reading them: see
-`edgecheck.history.baseline` and `edgecheck.history.waivers`.
+Plain values, the same in all processes of a run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Rows read within a transaction: the readings of a run, and how far they varied before it.
-
-Not for transactions: those are `edgecheck.history.database`.
-"""
+"""Rows read within a transaction: the readings of a run, and how far they varied before it."""
 
 from __future__ import annotations
 

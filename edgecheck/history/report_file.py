@@ -64,11 +64,11 @@ def read(path: Path) -> dict[str, Any]:
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         said = f"it says {schema!r}" if schema else "it does not say so"
-        raise HistoryError(f"{path} is no report of pytest --edge-json ({SCHEMA}): {said}")
+        raise HistoryError(f"{path} is not a report of pytest --edge-json ({SCHEMA}): {said}")
     for what, names in (("run", _RUN), ("gate", _GATE)):
         _check_fields(document.get(what), names, f"{path}: {what}")
     if not isinstance(document.get("cases"), list):
-        raise HistoryError(f"{path}: cases is no list")
+        raise HistoryError(f"{path}: cases is not a list")
     for position, item in enumerate(document["cases"]):
         _check_fields(item, _CASE, f"{path}: case {position}")
     found: dict[str, Any] = document
@@ -77,7 +77,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _check_fields(value: Any, fields: Mapping[str, Any], what: str) -> None:
     if not isinstance(value, dict):
-        raise HistoryError(f"{what} is no object")
+        raise HistoryError(f"{what} is not an object")
     for name, kind in fields.items():
         if name not in value:
             raise HistoryError(f"{what} has no {name!r}: edgecheck schema prints what it takes")

@@ -1,7 +1,6 @@
 """What is kept of a run: the numbers of its records that are followed, beside its verdicts.
 
-The same values come from a JSON report and from the database. Not for comparing them: that is
-`edgecheck.history.compare`.
+The same values come from a JSON report and from the database.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Taking over what passed before: what has to be the same for a case not to be measured again.
-
-Not for the cache of model files, which is `edgecheck.build.artifact_cache`.
-"""
+"""Taking over what passed before: what has to be the same for a case not to be measured again."""
 
 from __future__ import annotations
 

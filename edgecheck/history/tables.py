@@ -1,7 +1,4 @@
-"""The tables of the history, and how an older database is brought up to date.
-
-Not for what is written to them: that is `edgecheck.history.database`.
-"""
+"""The tables of the history, and how an older database is brought up to date."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Trends of numbers in the history: their series, and where their level shifted.
-
-Not for drawing them: that is `edgecheck.report.html`; not for the statistics:
-`edgecheck.history.change_points`.
-"""
+"""Trends of numbers in the history: their series, and where their level shifted."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from edgecheck.history.results import RunResults, fingerprint
 
 # One number a check that people look at; all others are in the database.
 FOLLOWED = ("size_bytes", "sqnr_db", "accuracy", "latency_p50_ms", "peak_memory_bytes")
-# Fewer points are no trend.
+# Fewer points are not a trend.
 LEAST_POINTS = 5
 
 
@@ -202,7 +198,7 @@ class Trend:
             0 < position < len(self.points) for position in self.shifts
         ):
             raise ValueError(
-                f"trend of {self.key} {self.metric}: shifts {self.shifts} are no ascending "
+                f"trend of {self.key} {self.metric}: shifts {self.shifts} are not ascending "
                 f"positions within 1 to {len(self.points) - 1}"
             )
 

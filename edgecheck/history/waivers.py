@@ -1,7 +1,6 @@
 """Waivers: failures that somebody accepted, for a reason and until a day.
 
-Pure but for reading ``waivers.toml``. Not for pytest: that a waived failure becomes an xfail is
-`edgecheck.plugin`'s doing.
+Pure but for reading ``waivers.toml``.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ def load(path: Path) -> tuple[Waiver, ...]:
         f"unknown {name!r}; entries begin with [[waiver]]" for name in content if name != "waiver"
     ]
     if not (isinstance(entries, list) and all(isinstance(item, dict) for item in entries)):
-        wrong.append("'waiver' is no list of tables; entries begin with [[waiver]]")
+        wrong.append("'waiver' is not a list of tables; entries begin with [[waiver]]")
         entries = []
     first: dict[tuple[str, ...], int] = {}
     for number, entry in enumerate(entries, 1):
@@ -261,36 +260,41 @@ def judge(
     known: Iterable[Identity],
     today: datetime.date,
 ) -> list[Judgement]:
-    """What became of each waiver.
+    """The state of each waiver after a run.
 
-    Used: one of its cases failed. Expired: the same, too late. Stale: all cases that it covers were
-    judged, and passed; so a run of only some of them says nothing (unused).
+    A waiver is used if one of its cases failed, and expired if that was after its expiry date. It
+    is stale if all cases that it covers were judged, and passed; if only some of them were, it is
+    unused.
 
     Args:
         records: of the run.
         known: all cases that could be judged here, selected or not.
+        today: in UTC.
     """
     waivers, known = list(waivers), list(known)
-    found = []
-    for waiver in waivers:
-        covered = [item for item in records if waiver.covers(item)]
-        not_passed = {item["key"] for item in covered if item["verdict"] != "passed"}
-        passed = {item["key"] for item in covered} - not_passed
-        failed = {item["key"] for item in covered if _fails(item)}
-        expected = {item["key"] for item in (*known, *records) if waiver.covers(item)}
-        if failed and not waiver.expired(today):
-            found.append(Judgement(waiver, State.USED, tuple(sorted(failed))))
-            continue
-        # Where another waiver still holds, it is no matter that this one does not.
-        own = {
-            item["key"]
-            for item in covered
-            if item["key"] in failed and find(waivers, item) == waiver
-        }
-        if own:
-            found.append(Judgement(waiver, State.EXPIRED, tuple(sorted(own))))
-        elif expected and expected == passed:
-            found.append(Judgement(waiver, State.STALE, tuple(sorted(passed))))
-        else:
-            found.append(Judgement(waiver, State.UNUSED))
-    return found
+    return [_judge_one(waiver, waivers, records, known, today) for waiver in waivers]
+
+
+def _judge_one(
+    waiver: Waiver,
+    waivers: Sequence[Waiver],
+    records: Sequence[Mapping[str, Any]],
+    known: Sequence[Identity],
+    today: datetime.date,
+) -> Judgement:
+    covered = [item for item in records if waiver.covers(item)]
+    failed = {item["key"] for item in covered if _fails(item)}
+    if failed and not waiver.expired(today):
+        return Judgement(waiver, State.USED, tuple(sorted(failed)))
+    # An expired waiver does not matter for a case that another one still covers.
+    own = {
+        item["key"] for item in covered if item["key"] in failed and find(waivers, item) == waiver
+    }
+    if own:
+        return Judgement(waiver, State.EXPIRED, tuple(sorted(own)))
+    not_passed = {item["key"] for item in covered if item["verdict"] != "passed"}
+    passed = {item["key"] for item in covered} - not_passed
+    expected = {item["key"] for item in (*known, *records) if waiver.covers(item)}
+    if expected and expected == passed:
+        return Judgement(waiver, State.STALE, tuple(sorted(passed)))
+    return Judgement(waiver, State.UNUSED)

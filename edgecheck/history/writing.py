@@ -1,7 +1,4 @@
-"""Rows written within a transaction: what is shared by many runs is written once.
-
-Not for transactions: those are `edgecheck.history.database`.
-"""
+"""Rows written within a transaction: what is shared by many runs is written once."""
 
 from __future__ import annotations
 

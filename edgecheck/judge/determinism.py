@@ -66,7 +66,7 @@ class Difference:
         max_abs_error: largest difference; infinite where shapes differ, or NaN are elsewhere.
         largest: largest magnitude in the first output.
         differing: how many of `values` are not equal.
-        integers: whether they are no floats, where a near-tie may turn.
+        integers: whether they are not floats, where a near-tie may turn.
     """
 
     max_abs_error: float

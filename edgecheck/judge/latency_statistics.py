@@ -1,7 +1,6 @@
 """The statistics of timing: intervals of quantiles and means, and of the ratio of two candidates.
 
-Pure functions of samples. Not for measuring: that is `edgecheck.runtime.timing`; not for limits:
-those are held by `edgecheck.judge.verdict.Comparison`.
+Pure functions of samples.
 """
 
 from __future__ import annotations
@@ -157,7 +156,8 @@ def ratio_interval(
     `center_interval`). At one thread CPU times are compared, which other work hardly touches.
 
     Args:
-        rounds: for each round the two candidates' dicts (see `drivers.timing.time_round`).
+        rounds: for each round the two candidates' dicts (see
+            `edgecheck.runtime.timing.time_round`).
     """
     own_work = all(Samples.of([item[side] for item in rounds], threads).own_work for side in (0, 1))
     clock = "cpu_ns" if own_work else "wall_ns"

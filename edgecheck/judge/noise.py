@@ -26,7 +26,7 @@ FLOOR_EPSILONS = 1.0
 # Noise that is seen in few values can be small by luck. What it may really be is taken as the
 # upper bound of a standard deviation at this error rate, from the chi-square distribution.
 _LUCK = 1e-4
-# Where rounding moves an output by more than this share of it (RMS), it is no yardstick.
+# Where rounding moves an output by more than this share of it (RMS), it is not a yardstick.
 LARGEST_NOISE: Mapping[str, float] = MappingProxyType({"fp32": 1e-2, "fp16": 0.3})
 # How far below a simulated quantizer's SQNR a candidate may be before that is told, where no limit
 # holds.
@@ -143,7 +143,7 @@ class Noise:
 
     @property
     def reason(self) -> str:
-        """Why this is no yardstick, or ""."""
+        """Why this is not a yardstick, or ""."""
         if not self.exact.values:
             return "no value is finite in the reference's own arithmetic"
         if self.own.rms > LARGEST_NOISE[self.precision] * self.exact.rms:

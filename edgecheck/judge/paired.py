@@ -1,9 +1,7 @@
 """The statistics of a paired experiment: two models on the same samples, and how sure their
 difference is.
 
-Pure functions of counts and scores; a loss is positive where the candidate is worse. Not for
-computing a metric: that is `edgecheck.capture.scoring`; not for limits:
-`edgecheck.checks.accuracy`.
+Pure functions of counts and scores; a loss is positive where the candidate is worse.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ LEAST_RESAMPLES = 25
 # Of each chunk of resamples, and of all of them (draws and products): about a second.
 _CHUNK_DRAWS = 1 << 22
 _MOST_WORK = 1_000_000_000
-# Fewer samples that all change to one side are no evidence: McNemar's p of five is 0.0625.
+# Fewer samples that all change to one side are not evidence: McNemar's p of five is 0.0625.
 LEAST_CHANGED = 6
 
 

@@ -1,7 +1,7 @@
 """Comparisons that say nothing: what makes agreement worthless, as findings.
 
 Any candidate agrees with a reference whose outputs are the same whatever goes in; a metric at
-chance can't drop; a range that was calibrated elsewhere is no range. Pure; not for agreement
+chance can't drop; a range that was calibrated elsewhere is not a range. Pure; not for agreement
 itself: see `edgecheck.judge.agreement`.
 """
 

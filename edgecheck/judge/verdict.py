@@ -1,7 +1,4 @@
-"""Verdicts: what a check concluded about a case, and the evidence for it, as plain values.
-
-Not for reaching one: that is `edgecheck.checks`; not for showing one: that is `edgecheck.report`.
-"""
+"""Verdicts: what a check concluded about a case, and the evidence for it, as plain values."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A localisation in words: one sentence, and a table of layers; and as plain data.
-
-Not for finding it: see `locate`.
-"""
+"""A localisation in words: one sentence, and a table of layers; and as plain data."""
 
 from __future__ import annotations
 

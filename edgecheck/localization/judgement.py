@@ -1,11 +1,12 @@
-"""The first layer that breaks: where the inputs agree with the reference and the output does not.
+"""The first layer that breaks: its inputs agree with the reference and its output does not.
 
-The rule. An operator's output *agrees* where a tensor of the candidate that fits no other output
-better is within `MULTIPLE` times the error that honest rounding at the precision gives there
-(`rounding`), and never less than `FLOOR`. One that no tensor agrees with is *suspect*, unless
-something that is computed from it agrees: then it was only fused away. The first suspect whose
-inputs are none is the broken layer, if its error is `JUMP` times theirs, each in multiples of the
-rounding's; else the error grows by and by, and no layer stands out. Pure; not for matching.
+An operator's output *agrees* if a tensor of the candidate that fits no other output better is
+within `MULTIPLE` times the error that correct rounding at the precision gives there (`rounding`),
+or within `FLOOR`. An output that no tensor agrees with is *suspect*, unless something that is
+computed from it agrees: then it was only fused away. The first suspect that reads no suspect is the
+broken layer, if its error is `JUMP` times that of its inputs, each in multiples of the rounding's;
+otherwise the error grows gradually, and no layer stands out. Pure. See also `matching`, which finds
+the tensors that correspond.
 """
 
 from __future__ import annotations
@@ -19,26 +20,27 @@ from edgecheck.localization.matching import Pair
 from edgecheck.names import CALIBRATED
 from edgecheck.runtime.trace import INPUT, Step
 
-# Of the error of honest rounding, beyond which a tensor does not agree; see docs/checks.md.
+# A tensor does not agree beyond this multiple of the error of correct rounding; see docs/checks.md.
 MULTIPLE = {"fp32": 30.0, "fp16": 4.0}
 _QUANTIZED_MULTIPLE = 4.0
-# What agrees whatever the rounding: runtimes approximate exponentials, and quantizers take their
-# ranges from other data: the worst samples of a clean file were seen 6 % off at its first layer.
+# Errors below these agree whatever the rounding: runtimes approximate exponentials, and quantizers
+# take their ranges from other data: the worst samples of a clean file were seen 6 % off at its
+# first layer.
 FLOOR = {"fp32": 3e-6, "fp16": 1e-3}
 _QUANTIZED_FLOOR = 0.1
 # The same once something is known to be broken, so that an error that later layers dampen is found
 # where it begins. Where ranges are those of calibration, rounding is known well enough for less.
 _SHARP_QUANTIZED_FLOOR = 3e-2
 _SHARP_CALIBRATED_MULTIPLE = 2.5
-# What an int8 file is held to for a faint fault: layers of sound ones mostly are within 1.5 times
-# the rounding. All that follows it is beyond that, and the fault itself this many times off.
+# Limits of a faint fault in an int8 file: layers of sound files mostly are within 1.5 times the
+# rounding. All that follows the fault is beyond that, and its own error is this many times larger.
 _FAINT_QUANTIZED_MULTIPLE, _FAINT_QUANTIZED_FLOOR = 1.5, 2e-2
 _FAINT_ERROR = 2.5
-# How many times what comes in the error of a faint fault is: less may be what a layer amplifies.
+# A faint fault's error exceeds that of its inputs this many times: a layer may amplify by less.
 _GROWTH = 1.3
 # Beyond this nothing agrees, however coarse the rounding: 6 dB.
 _CEILING = 0.5
-# Where rounding could not be simulated.
+# The noise that is assumed if rounding could not be simulated.
 _UNKNOWN_NOISE = {"fp32": 2e-6, "fp16": 2e-3}
 _QUANTIZED_UNKNOWN_NOISE = 3e-2
 JUMP = 2.0
@@ -50,7 +52,7 @@ class Layer:
 
     Attributes:
         step: its position among the reference's.
-        tensor: position of the candidate's tensor, or None where it makes none.
+        tensor: position of the candidate's tensor, or None if it makes none.
         error: of that tensor: root of the relative error power; None without one.
         before: the largest error among what it is computed from, as far as that can be seen.
         tolerance: the error up to which it agrees.
@@ -69,7 +71,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What broke first.
+    """The layers that broke, and the evidence for the first of them.
 
     Attributes:
         layers: one for each step of the reference.
@@ -77,8 +79,8 @@ class Judgement:
         stands_out: whether the first of them jumps.
         measured_at: the step at which the first one's error was measured: itself, or the first
             after it that the candidate makes.
-        error: there; infinite where nothing resembles it.
-        from_input: whether it reads the model's input and nothing else.
+        error: the error there; infinite if nothing resembles it.
+        from_input: whether the first one reads the model's input and nothing else.
     """
 
     layers: tuple[Layer, ...]
@@ -100,7 +102,7 @@ def tolerances(
 
     Args:
         slack: see `edgecheck.runtime.tracer.Tracer`.
-        sharp: whether something is known to be broken, and only where is asked.
+        sharp: whether something is known to be broken, and only its place is sought.
     """
     multiple = slack.get(precision, 1.0) * MULTIPLE.get(precision, _QUANTIZED_MULTIPLE)
     if sharp and precision in CALIBRATED:
@@ -120,10 +122,11 @@ def judge_faint(
     """The first layer of an int8 candidate that breaks within the tolerance, or None.
 
     Its error, and that of all that follows it, is more than rounding mostly makes; it jumps there;
-    and what the layer reads is not the input alone, where ranges of other data make most of it.
+    and the layer does not read the input alone, whose error is mostly due to ranges of other data.
 
     Args:
-        tolerated: see `tolerances`. Beyond them it is no faint fault, but another layer's tensor.
+        tolerated: see `tolerances`. An error beyond them is not a faint fault, but the tensor is
+            another layer's.
     """
     limits = [
         _tolerance(
@@ -131,15 +134,15 @@ def judge_faint(
         )
         for step in steps
     ]
-    found = judge(steps, pairs, limits)
-    at = found.measured_at
-    if at is None or not found.stands_out or found.from_input:
+    judged = judge(steps, pairs, limits)
+    at = judged.measured_at
+    if at is None or not judged.stands_out or judged.from_input:
         return None
     least = max(
         _FAINT_ERROR / _FAINT_QUANTIZED_MULTIPLE * limits[at],
-        _GROWTH * found.layers[found.broken[0]].before,
+        _GROWTH * judged.layers[judged.broken[0]].before,
     )
-    return found if least < found.error <= tolerated[at] else None
+    return judged if least < judged.error <= tolerated[at] else None
 
 
 def judge(
@@ -148,72 +151,137 @@ def judge(
     """Find the first layer that breaks.
 
     Args:
-        pairs: of each step, the best first (see `find_pairs`), its error exact.
-        limits: see `tolerances`.
+        pairs: the tensors of the candidate that may be each step's output, the best first (see
+            `find_pairs`), with exact errors.
+        limits: the error up to which each step agrees: see `tolerances`.
     """
-    good: dict[int, Pair] = {}
-    for index, found in enumerate(pairs):
-        fitting = [pair for pair in found if not pair.taken and pair.error <= limits[index]]
-        if fitting:
-            good[index] = min(fitting, key=lambda pair: pair.error)
-    backed = _backed(steps, good.keys())
-    claimed = {pair.tensor for pair in good.values()}
+    return _decide(steps, _propagate(steps, _match(steps, pairs, limits), limits))
+
+
+@dataclass(frozen=True)
+class _Match:
+    """The tensors of the candidate that a step's output corresponds to.
+
+    Attributes:
+        agreeing: the best one within the limit, or None.
+        resembling: of a suspect, the tensors that no step agrees with and that resemble no other
+            suspect more, in the order of the pairs.
+        suspect: whether neither the step nor anything computed from it agrees.
+    """
+
+    agreeing: Pair | None
+    resembling: tuple[Pair, ...]
+    suspect: bool
+
+    def counterpart(self, after: int) -> Pair | None:
+        """The tensor that most likely is the output: later than position `after`, or agreeing."""
+        later = [pair for pair in self.resembling if pair.tensor > after]
+        return self.agreeing or min(later, key=lambda pair: pair.error, default=None)
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """The values that a step passes on to those that read it.
+
+    Attributes:
+        error: of its tensor; of what it is computed from, if the candidate does not make it.
+        position: the last agreeing tensor of the candidate up to here; -1 if there is none.
+    """
+
+    error: float
+    position: int
+
+
+def _match(
+    steps: Sequence[Step], pairs: Sequence[Sequence[Pair]], limits: Sequence[float]
+) -> list[_Match]:
+    """The tensors that agree with each step, and those that may be a suspect's output."""
+    agreeing = [_best_within(row, limit) for row, limit in zip(pairs, limits, strict=True)]
+    backed = _backed(steps, {index for index, pair in enumerate(agreeing) if pair})
+    claimed = {pair.tensor for pair in agreeing if pair}
     closest = _closest(pairs, set(range(len(steps))) - backed)
+    return [
+        _Match(
+            agreeing=agreeing[index],
+            resembling=tuple(
+                pair
+                for pair in row
+                if pair.tensor not in claimed and closest.get(pair.tensor) == index
+            ),
+            suspect=index not in backed,
+        )
+        for index, row in enumerate(pairs)
+    ]
+
+
+def _best_within(row: Sequence[Pair], limit: float) -> Pair | None:
+    fitting = [pair for pair in row if not pair.taken and pair.error <= limit]
+    return min(fitting, key=lambda pair: pair.error, default=None)
+
+
+def _propagate(
+    steps: Sequence[Step], matches: Sequence[_Match], limits: Sequence[float]
+) -> list[Layer]:
+    """Each step with its own error and the largest that comes in, from the inputs on."""
+    passed = {INPUT: _Passed(0.0, -1)}
     layers: list[Layer] = []
-    errors: dict[int, float] = {INPUT: 0.0}
-    last: dict[int, int] = {INPUT: -1}  # the candidate's position that each step comes after
-    for index, step in enumerate(steps):
-        before = max((errors[source] for source in step.sources), default=0.0)
-        after = max((last[source] for source in step.sources), default=-1)
-        agreed = good.get(index)
-        suspect = index not in backed
-        pair = agreed or _counterpart(pairs[index], index, closest, claimed, after)
-        # What was fused away and is backed hands on the error before it.
-        shown = pair if agreed or suspect else None
-        errors[index] = shown.error if shown else before
-        last[index] = shown.tensor if agreed and shown else after
+    for index, (step, match, limit) in enumerate(zip(steps, matches, limits, strict=True)):
+        sources = [passed[source] for source in step.sources]
+        before = max((source.error for source in sources), default=0.0)
+        after = max((source.position for source in sources), default=-1)
+        pair = match.counterpart(after)
+        # A step that was fused away passes on the error before it.
+        passed[index] = _Passed(
+            error=pair.error if pair else before,
+            position=match.agreeing.tensor if match.agreeing else after,
+        )
         layers.append(
             Layer(
                 step=index,
-                tensor=shown.tensor if shown else None,
-                error=shown.error if shown else None,
+                tensor=pair.tensor if pair else None,
+                error=pair.error if pair else None,
                 before=before,
-                tolerance=limits[index],
-                agrees=agreed is not None,
-                suspect=suspect,
+                tolerance=limit,
+                agrees=match.agreeing is not None,
+                suspect=match.suspect,
             )
         )
+    return layers
+
+
+def _decide(steps: Sequence[Step], layers: Sequence[Layer]) -> Judgement:
+    """The suspects that read no suspect, and whether the error jumps at the first of them."""
     broken = tuple(
         layer.step
         for layer in layers
-        if layer.suspect
-        and not any(
-            source != INPUT and layers[source].suspect for source in steps[layer.step].sources
-        )
+        if layer.suspect and not _reads_suspect(steps[layer.step], layers)
     )
     if not broken:
         return Judgement(tuple(layers))
     first = broken[0]
-    seen = _first_seen(steps, layers, first)
-    error = layers[seen].error if seen is not None else None
-    measured = first if seen is None else seen
+    measured = _first_seen(steps, layers, first)
+    error = layers[measured].error
     error = math.inf if error is None else error
-    before = layers[first].before
+    jump = JUMP * _ratio_before(steps, layers, first)
     return Judgement(
         tuple(layers),
         broken,
-        stands_out=error / limits[measured] > JUMP * _ratio_before(steps, layers, first, limits),
+        stands_out=error / layers[measured].tolerance > jump,
         measured_at=measured,
         error=error,
-        from_input=steps[first].sources == (INPUT,) and before == 0.0,
+        from_input=steps[first].sources == (INPUT,) and layers[first].before == 0.0,
     )
 
 
-def _backed(steps: Sequence[Step], good: Container[int]) -> set[int]:
-    """Steps that agree, or that something computed from them does."""
+def _reads_suspect(step: Step, layers: Sequence[Layer]) -> bool:
+    return any(source != INPUT and layers[source].suspect for source in step.sources)
+
+
+def _backed(steps: Sequence[Step], agreeing: Container[int]) -> set[int]:
+    """The steps that agree, and those that an agreeing step is computed from."""
     backed: set[int] = set()
     for index in range(len(steps) - 1, -1, -1):
-        if index in good:
+        if index in agreeing:
             backed.add(index)
         if index in backed:
             backed.update(source for source in steps[index].sources if source != INPUT)
@@ -222,27 +290,19 @@ def _backed(steps: Sequence[Step], good: Container[int]) -> set[int]:
 
 def _closest(pairs: Sequence[Sequence[Pair]], suspects: Container[int]) -> dict[int, int]:
     """The suspect that each tensor of the candidate resembles most."""
-    found: dict[int, tuple[float, int]] = {}
+    closest: dict[int, tuple[float, int]] = {}
     for index, row in enumerate(pairs):
         for pair in row if index in suspects else ():
-            found[pair.tensor] = min(found.get(pair.tensor, (math.inf, index)), (pair.error, index))
-    return {tensor: index for tensor, (_, index) in found.items()}
+            nearest = closest.get(pair.tensor, (math.inf, index))
+            closest[pair.tensor] = min(nearest, (pair.error, index))
+    return {tensor: index for tensor, (_, index) in closest.items()}
 
 
-def _counterpart(
-    found: Sequence[Pair], index: int, closest: Mapping[int, int], claimed: set[int], after: int
-) -> Pair | None:
-    """The tensor that a suspect most likely is: later than its inputs, and nothing else's."""
-    left = [
-        pair
-        for pair in found
-        if pair.tensor not in claimed and pair.tensor > after and closest.get(pair.tensor) == index
-    ]
-    return min(left, key=lambda pair: pair.error, default=None)
+def _first_seen(steps: Sequence[Step], layers: Sequence[Layer], first: int) -> int:
+    """The first step from `first` on that is computed from it and that the candidate makes.
 
-
-def _first_seen(steps: Sequence[Step], layers: Sequence[Layer], first: int) -> int | None:
-    """The first step computed from one, itself included, that the candidate makes a tensor of."""
+    If the candidate makes none of them, `first` itself.
+    """
     reached = {first}
     for index in range(first, len(steps)):
         if index != first and not reached.intersection(steps[index].sources):
@@ -250,13 +310,11 @@ def _first_seen(steps: Sequence[Step], layers: Sequence[Layer], first: int) -> i
         reached.add(index)
         if layers[index].error is not None:
             return index
-    return None
+    return first
 
 
-def _ratio_before(
-    steps: Sequence[Step], layers: Sequence[Layer], first: int, limits: Sequence[float]
-) -> float:
-    """The largest error before a step in multiples of what agrees there."""
+def _ratio_before(steps: Sequence[Step], layers: Sequence[Layer], first: int) -> float:
+    """The largest error before a step, in multiples of the tolerance there."""
     ratios, reading, met = [0.0], list(steps[first].sources), {INPUT}
     while reading:
         index = reading.pop()
@@ -267,7 +325,7 @@ def _ratio_before(
         if error is None:
             reading += steps[index].sources
         else:
-            ratios.append(error / limits[index])
+            ratios.append(error / layers[index].tolerance)
     return max(ratios)
 
 
@@ -278,9 +336,9 @@ def permuted_outputs(errors: Mapping[str, Mapping[str, float]], limit: float) ->
         errors: by the reference's output and the candidate's, of those of equal shape.
         limit: the error up to which two are the same.
     """
-    found = {}
+    permuted = {}
     for name, row in errors.items():
         best = min(row, key=lambda other: row[other], default=name)
         if best != name and row[best] <= limit and row.get(name, math.inf) > 2 * row[best]:
-            found[name] = best
-    return found
+            permuted[name] = best
+    return permuted

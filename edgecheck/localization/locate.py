@@ -1,7 +1,4 @@
-"""The parent's side of localisation: feeds, child processes, and the finding.
-
-Not for what they compute: see `reference`, `matching`, `judgement`.
-"""
+"""The parent's side of localisation: feeds, child processes, and the finding."""
 
 from __future__ import annotations
 
@@ -281,7 +278,7 @@ def _trace_reference(
                 info["outputs"],
                 Artifact(str(source)),
             )
-            child.call("bind", timeout_s=timeout_s, binding=own.for_driver())
+            child.call("bind", timeout_s=timeout_s, binding=own.for_runner())
             found: dict[str, Any] = child.call(
                 "reference", timeout_s=timeout_s, limit_bytes=_LIMIT_BYTES, **arguments
             )
@@ -313,7 +310,7 @@ def _trace_candidate(
     workbench: Workbench, case: Case, feeds: Sequence[Mapping[str, str]], folder: Path
 ) -> traces.Trace:
     options = {"threads": 1, "optimize": True, "target": dict(case.options)}
-    binding, timeout_s = workbench.binding(case).for_driver(), workbench.settings.timeout_s
+    binding, timeout_s = workbench.binding(case).for_runner(), workbench.settings.timeout_s
     with _child(workbench, case.target.runtime.tracer) as child:
         _open(child, workbench.built(case).path, options, timeout_s)
         child.call("bind", timeout_s=timeout_s, binding=binding)

@@ -50,7 +50,7 @@ class Pair:
 def axis_orders(shape: Sequence[int]) -> list[tuple[int, ...]]:
     """The orders of a shape's axes that give different sequences of its elements.
 
-    The given one is first. Of more than four axes that are no unit, the channels first or last.
+    The given one is first. Of more than four axes longer than one, the channels first or last.
     """
     wide = [axis for axis, size in enumerate(shape) if size > 1]
     unit = [axis for axis, size in enumerate(shape) if size <= 1]

@@ -1,7 +1,7 @@
 """The reference's intermediate tensors: the captured program, run operator by operator.
 
 Runs in a child process; needs none of the user's code, only the .pt2 file, which keeps from where
-in the user's model each operator was called. Not for ONNX sources: see `candidate_ort`.
+in the user's model each operator was called.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""What a handler of an operator gets: the inputs of one call by name, as what they are meant to be.
-
-Not for reading files (see `edgecheck.mil.reader`) nor for running programs (see
-`edgecheck.mil.evaluator`).
+"""What a handler of an operator gets: the inputs of one call by name, as what they are meant to
+be.
 """
 
 from __future__ import annotations

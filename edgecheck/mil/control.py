@@ -1,7 +1,6 @@
 """Operators that belong to the running of a program: casts, lists, states, the classifier's end.
 
-Not for `cond` and `while_loop`, which run blocks: see `edgecheck.mil.evaluator`. Their definitions
-are coremltools', in converters/mil/mil/ops/defs (control_flow, states, classify).
+Their definitions are coremltools', in converters/mil/mil/ops/defs (control_flow, states, classify).
 """
 
 from __future__ import annotations

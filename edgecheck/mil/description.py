@@ -1,6 +1,5 @@
-"""The description in a Core ML model file: inputs, outputs, states and metadata, out of protobuf.
-
-Not for the program itself: see `edgecheck.mil.reader`.
+"""The description in a Core ML model file: inputs, outputs, states and metadata, out of
+protobuf.
 """
 
 from __future__ import annotations

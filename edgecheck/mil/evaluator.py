@@ -1,8 +1,7 @@
 """Runs a function of an ML Program, operation by operation, with its declared types.
 
 After each operation its results are rounded to the declared type, and their shape is held against
-the declared one: an executor that disagrees with the file's own types must not go on. Not for what
-an operator computes: see `edgecheck.mil.operators` and `edgecheck.mil.control`.
+the declared one: an executor that disagrees with the file's own types must not go on.
 """
 
 from __future__ import annotations
@@ -280,7 +279,7 @@ def _failed(operation: Operation, error: Exception) -> ExecutionError:
 
 def _true(operation: Operation, value: Any) -> bool:
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        raise _failed(operation, ExecutionError("its condition is no single truth value"))
+        raise _failed(operation, ExecutionError("its condition is not a single truth value"))
     return bool(value)
 
 

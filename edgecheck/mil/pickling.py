@@ -1,6 +1,5 @@
-"""Element types of ML Programs: their NumPy dtype, and elements under 8 bits out of packed bytes.
-
-Not for torch's side of it: see `edgecheck.mil.values`.
+"""Element types of ML Programs: their NumPy dtype, and elements under 8 bits out of packed
+bytes.
 """
 
 from __future__ import annotations

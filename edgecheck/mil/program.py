@@ -1,7 +1,6 @@
 """An ML Program as plain values: functions, blocks, operations, types, and the model's description.
 
-Not for reading one from a file (see `edgecheck.mil.reader`) nor for running one (see
-`edgecheck.mil.evaluator`). The words are those of Core ML's MIL.proto and Model.proto.
+The words are those of Core ML's MIL.proto and Model.proto.
 """
 
 from __future__ import annotations

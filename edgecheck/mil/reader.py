@@ -83,7 +83,7 @@ def _root_model(package: Path) -> Path:
     """The model file that the manifest names as root."""
     manifest_file = package / "Manifest.json"
     if not manifest_file.is_file():
-        raise ProgramError(f"{package} is no mlpackage: it has no Manifest.json")
+        raise ProgramError(f"{package} is not an mlpackage: it has no Manifest.json")
     try:
         manifest = json.loads(manifest_file.read_text("utf-8"))
         entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
@@ -211,7 +211,7 @@ def _operation(message: Any, weights: _Weights) -> Operation:
         strings = message.attributes["name"].immediateValue.tensor.strings.values
         name = strings[0] if strings else name
     if not message.type.isidentifier():
-        raise ProgramError(f"operation {name!r}: its operator {message.type[:40]!r} is no name")
+        raise ProgramError(f"operation {name!r}: its operator {message.type[:40]!r} is not a name")
     try:
         return Operation(
             operator=message.type,

@@ -1,7 +1,4 @@
-"""What is looked at before a function runs: that all of its operators are known and whole.
-
-Not for types and shapes, which are held against results while it runs.
-"""
+"""What is looked at before a function runs: that all of its operators are known and whole."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""pytest's items: which case and check each is of, and the order in which they run.
-
-Not for hooks: those are `edgecheck.plugin`.
-"""
+"""pytest's items: which case and check each is of, and the order in which they run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a pytest config holds for edgecheck: the run of this process, made on first use.
-
-Not for hooks: those are `edgecheck.plugin` and `edgecheck.plugin.reporter`.
-"""
+"""What a pytest config holds for edgecheck: the run of this process, made on first use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The Conformance class: inherit it, declare a model, and get the standard checks as tests.
-
-Not for the checks themselves: those are `edgecheck.checks`.
-"""
+"""The Conformance class: inherit it, declare a model, and get the standard checks as tests."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ class Options:
         """The time limit in seconds.
 
         Raises:
-            SelectionError: it is no positive number.
+            SelectionError: it is not a positive number.
         """
         return _seconds(self.timeout, "--edge-timeout")
 
@@ -235,7 +235,7 @@ class Options:
         """The limit of one attempt at a timing in seconds.
 
         Raises:
-            SelectionError: it is no positive number.
+            SelectionError: it is not a positive number.
         """
         return _seconds(self.timing_limit, "--edge-timing-limit")
 
@@ -243,24 +243,24 @@ class Options:
         """The number of threads.
 
         Raises:
-            SelectionError: it is no positive whole number.
+            SelectionError: it is not a positive whole number.
         """
         from edgecheck.errors import SelectionError
 
         if not (self.threads.isdecimal() and int(self.threads) >= 1):
-            raise SelectionError(f"--edge-threads {self.threads!r} is no positive whole number")
+            raise SelectionError(f"--edge-threads {self.threads!r} is not a positive whole number")
         return int(self.threads)
 
     def fuzz_count(self) -> int | None:
         """The number of adversarial inputs; None for what each model says.
 
         Raises:
-            SelectionError: it is no whole number.
+            SelectionError: it is not a whole number.
         """
         from edgecheck.errors import SelectionError
 
         if self.fuzz and not self.fuzz.isdecimal():
-            raise SelectionError(f"--edge-fuzz {self.fuzz!r} is no whole number")
+            raise SelectionError(f"--edge-fuzz {self.fuzz!r} is not a whole number")
         return int(self.fuzz) if self.fuzz else None
 
     def cpu_list(self) -> tuple[int, ...]:
@@ -277,7 +277,9 @@ class Options:
             first, dash, last = part.partition("-")
             whole = first.isdecimal() and (last.isdecimal() if dash else True)
             if not whole or int(last or first) < int(first):
-                raise SelectionError(f"--edge-cpus {self.cpus!r} is no list of cores, as in 0,2-3")
+                raise SelectionError(
+                    f"--edge-cpus {self.cpus!r} is not a list of cores, as in 0,2-3"
+                )
             spans.append(range(int(first), int(last or first) + 1))
         if not spans:
             return ()
@@ -335,5 +337,5 @@ def _seconds(text: str, option: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0.0 < seconds < float("inf"):
-        raise SelectionError(f"{option} {text!r} is no positive number of seconds")
+        raise SelectionError(f"{option} {text!r} is not a positive number of seconds")
     return seconds

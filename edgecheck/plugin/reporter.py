@@ -1,8 +1,4 @@
-"""The hooks of the process where all reports come together: verdict on the run, and its reports.
-
-Not for the hooks of every process: those are `edgecheck.plugin`; nor for the views themselves:
-those are `edgecheck.report`.
-"""
+"""The hooks of the process where all reports come together: verdict on the run, and its reports."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ _NAMED = 3
 
 
 class Reporter:
-    """Hooks of the process that is no xdist worker."""
+    """Hooks of the process that is not an xdist worker."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config

@@ -1,7 +1,4 @@
-"""One pytest run: what was selected, what is known of its cases, and what became of them.
-
-Not for pytest's hooks: those are `edgecheck.plugin`, which holds one `Run` per process.
-"""
+"""One pytest run: what was selected, what is known of its cases, and what became of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What runs in a child process: receive a service class, then answer calls to its methods.
 
 The source of this module is sent over an execnet channel, so it uses the standard library only and
-imports nothing of edgecheck. Not for the parent's side: that is `edgecheck.process.parent`.
+imports nothing of edgecheck.
 
 Protocol, all messages plain data: first the set-up (see `serve`), then ``(method, arguments)`` per
 call, each answered by ``("ok", result)`` or ``("raised", one-line message)``.

@@ -2,8 +2,7 @@
 
 Work holds the lock shared, a measurement holds it exclusively; among threads, xdist's workers and
 independent pytest runs of one machine alike. The locks are flock(2)'s, which the kernel frees when
-the holder dies, however it dies. Not for keeping files consistent: see
-`edgecheck.process.run_cache`.
+the holder dies, however it dies.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class MachineLock:
         path: the same for all who share the machine; a second file beside it is the gate.
 
     Raises:
-        EdgecheckError: the file can't be opened or is no plain file.
+        EdgecheckError: the file can't be opened or is not a plain file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,7 +100,7 @@ def _open(path: Path) -> int:
             ) from None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise EdgecheckError(f"the machine's lock {path} is no plain file")
+            raise EdgecheckError(f"the machine's lock {path} is not a plain file")
         if flags:
             with contextlib.suppress(OSError):
                 os.fchmod(descriptor, 0o666)  # whatever the umask: other users lock it too

@@ -1,8 +1,7 @@
 """Child processes: every build and every run happens in one, through execnet.
 
-A crash, a hang, a chatty library or one out of memory ends the child, never the session. Not for
-what the children do: that is a service class (`edgecheck.capture.torch`, `edgecheck.targets`,
-`edgecheck.drivers`).
+A crash, a hang, a chatty library or one out of memory ends the child, never the session. What
+the children do is a service class: a builder, a runner, the worker with the user's code.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Doing each thing once a run, whichever of its processes comes first.
 
-Results are plain data kept in the run's scratch directory. Not for what outlives a run: that is
-`edgecheck.build.artifact_cache`.
+Results are plain data kept in the run's scratch directory.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 With them ``--benchmark-json``, ``--benchmark-save`` and ``--benchmark-compare`` work on edgecheck's
 numbers, also under xdist: pytest-benchmark then measures nothing itself, but still saves, compares
-and shows what its session in the controller holds. Not for judgement: no verdict depends on it.
+and shows what its session in the controller holds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def add(config: pytest.Config, records: Iterable[Mapping[str, Any]]) -> None:
     try:
         make = importlib.import_module("pytest_benchmark.stats").Metadata
         session.benchmarks.extend([_metadata(make, record) for record in measured])
-    except Exception as error:  # the session is no public interface: another release may differ
+    except Exception as error:  # the session is not a public interface: another release may differ
         warnings.warn(
             pytest.PytestWarning(f"edgecheck: no pytest-benchmark records of latency: {error!r}"),
             stacklevel=1,

@@ -1,7 +1,4 @@
-"""Views of two compared runs: a table for the terminal, Markdown, and plain data.
-
-Not for comparing them: that is `edgecheck.history.compare`.
-"""
+"""Views of two compared runs: a table for the terminal, Markdown, and plain data."""
 
 from __future__ import annotations
 

@@ -153,9 +153,8 @@ def _address(key: str) -> str:
 def _view(
     document: Mapping[str, Any], comparison: RunComparison | None, trends: Sequence[Trend]
 ) -> dict[str, Any]:
-    """What the template shows, apart from the packed data."""
-    run, records = document["run"], document["cases"]
-    git = run["git"] or {}
+    """The values that the template shows, apart from the packed data."""
+    records = document["cases"]
     compared = against.view(comparison) if comparison else None
     regressed = (
         compared.regressed
@@ -163,30 +162,14 @@ def _view(
         else frozenset(key for key, case in _recorded(document).items() if case.regressions)
     )
     rows, checks = matrix.rows_of(records, regressed), matrix.checks_of(records)
-    failures, failures_left = matrix.groups_of(records, CLOSING)
-    accepted, accepted_left = matrix.groups_of(records, ("accepted",))
-    not_checked, not_checked_left = matrix.groups_of(records, ("not_checked",))
     counts = dict.fromkeys(STATUSES, 0)
     for item in records:
         counts[status_of(item)] += 1
     shifts = tracks.shifts_of(trends)
     return {
-        "run": run,
-        "passed": document["gate"]["verdict"] == "passed",
-        "interrupted": run.get("exit_status") == _INTERRUPTED,
-        "gate_reason": _after_title(document["gate"]["reason"]),
-        "commit": git.get("commit") or "",
-        "branch": git.get("branch") or "",
-        "dirty": git.get("dirty", False),
-        "started": run["started"][:16].replace("T", " ") + " UTC",
-        "duration": _duration(run),
+        **_run_view(document),
+        **_groups_view(records),
         "tiles": _tiles(counts, rows, compared, records),
-        "failures": failures,
-        "failures_left": failures_left,
-        "accepted": accepted,
-        "accepted_left": accepted_left,
-        "not_checked": not_checked,
-        "not_checked_left": not_checked_left,
         "against": compared,
         "filters": [
             ("model", _options(row.model for row in rows)),
@@ -209,13 +192,43 @@ def _view(
         "absences": matrix.absences_of(document),
         "skipped_targets": document["skipped_targets"],
         "reused": sum(bool(item.get("reused")) for item in records),
+    }
+
+
+def _run_view(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The template's values about the run as a whole."""
+    run, gate = document["run"], document["gate"]
+    git = run["git"] or {}
+    return {
+        "run": run,
+        "passed": gate["verdict"] == "passed",
+        "interrupted": run.get("exit_status") == _INTERRUPTED,
+        "gate_reason": _after_title(gate["reason"]),
+        "commit": git.get("commit") or "",
+        "branch": git.get("branch") or "",
+        "dirty": git.get("dirty", False),
+        "started": run["started"][:16].replace("T", " ") + " UTC",
+        "duration": _duration(run),
         "facts": _facts(run),
     }
 
 
+def _groups_view(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The template's values about cases that fail, are accepted or are not checked."""
+    statuses = {
+        "failures": CLOSING,
+        "accepted": ("accepted",),
+        "not_checked": ("not_checked",),
+    }
+    view: dict[str, Any] = {}
+    for name, chosen in statuses.items():
+        view[name], view[f"{name}_left"] = matrix.groups_of(records, chosen)
+    return view
+
+
 def _recorded(document: Mapping[str, Any]) -> dict[str, CaseComparison]:
-    found = ((item["key"], against.recorded(item)) for item in document["cases"])
-    return {key: case for key, case in found if case is not None}
+    recorded = ((item["key"], against.recorded(item)) for item in document["cases"])
+    return {key: case for key, case in recorded if case is not None}
 
 
 def _after_title(reason: str) -> str:

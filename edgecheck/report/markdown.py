@@ -1,7 +1,4 @@
-"""GitHub-flavoured Markdown from untrusted text: escaping, code, tables.
-
-Not for what is told: see `edgecheck.report.summary` and `edgecheck.report.comparison`.
-"""
+"""GitHub-flavoured Markdown from untrusted text: escaping, code, tables."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """What the targets' files of one precision say of each other: a warning where another one's keeps
 much more of the model.
-
-Not for what an honest quantizer reaches: that is parity's own (see
-`edgecheck.checks.reference_baselines`).
 """
 
 from __future__ import annotations

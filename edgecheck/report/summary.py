@@ -1,7 +1,4 @@
-"""The summary of a run for CI: a Markdown page and GitHub's annotations, from the JSON report.
-
-Not for the terminal: that is `edgecheck.report.terminal`.
-"""
+"""The summary of a run for CI: a Markdown page and GitHub's annotations, from the JSON report."""
 
 from __future__ import annotations
 

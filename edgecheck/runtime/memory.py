@@ -1,7 +1,7 @@
 """Weighing a model in its own process: loading, running, steady state, and growth over inferences.
 
 Self-contained (standard library and NumPy), since it is sent to the device. Linux only: it reads
-/proc (proc(5)). Not for judging what was read: see `edgecheck.checks.memory`.
+/proc (proc(5)).
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _series(
 def _held_bytes() -> int:
     """Memory in use that belongs to no file, wherever it is.
 
-    Pages of a mapped model file are no growth. From smaps_rollup, which walks the page tables: the
+    Pages of a mapped model file are not growth. From smaps_rollup, which walks the page tables: the
     counters behind statm and status are only approximate on many kernels (proc(5)). What is free
     goes back to the kernel first, where the C library can (glibc's malloc_trim(3)): loading leaves
     megabytes of it, which a leak would fill unseen.

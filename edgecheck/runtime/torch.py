@@ -1,7 +1,6 @@
 """PyTorch as a runtime: runs ``torch.export`` programs (.pt2).
 
-Serves as the reference that other runtimes are compared with. Not for live modules: see
-`edgecheck.capture.torch`, which builds on this.
+Serves as the reference that other runtimes are compared with.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A sensitivity ranking and its recipe in words, a table, and plain data.
-
-Not for finding them: see `sensitivity`.
-"""
+"""A sensitivity ranking and its recipe in words, a table, and plain data."""
 
 from __future__ import annotations
 

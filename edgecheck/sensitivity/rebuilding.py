@@ -1,7 +1,4 @@
-"""Rebuilds of a quantized candidate with layers kept in float, judged by the gate's own checks.
-
-Not for choosing the layers: see `sensitivity`.
-"""
+"""Rebuilds of a quantized candidate with layers kept in float, judged by the gate's own checks."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The order in which layers are tried is simulated: one layer at a time is quantized in PyTorch, which
 costs no build. Everything else is real: each choice is built, run, and judged by the gate's own
-parity and accuracy checks (`rebuilding`). Not for finding faults: see `locate`.
+parity and accuracy checks (`rebuilding`).
 """
 
 from __future__ import annotations

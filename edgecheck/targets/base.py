@@ -313,7 +313,11 @@ class Builder(abc.ABC):
     @final
     def inspect(self, *, path: str) -> dict[str, Any]:
         """What is in a model file, as `Inspection.as_data`."""
-        return self.inspect_file(Path(path)).as_data()
+        try:
+            return self.inspect_file(Path(path)).as_data()
+        except OSError as error:
+            reason = f"{Path(path).name} can't be read: {error.strerror or error}"
+            return Inspection.unreadable(reason).as_data()
 
     @final
     def audit(self, *, path: str, program: str, reader: str) -> dict[str, Any]:

@@ -20,7 +20,6 @@ import pytest
 from edgecheck.digests import file_sha256
 from edgecheck.names import CHECKS, NAME, PRECISIONS
 from edgecheck.process.modules import imported_modules, module_source
-from edgecheck.process.parent import Child, Service
 from edgecheck.runtime.trace import Trace
 from edgecheck.runtime.trace import load as load_trace
 from edgecheck.targets.base import Inspection, Target
@@ -158,8 +157,9 @@ class TargetConformance:
     def test_a_build_is_reproducible(self, workshop: Workshop, precision: str) -> None:
         first = workshop.file(precision)
         again = workshop.folder / f"again-{precision}{self.target.files.suffix}"
-        with Child(Service(self.target.build.builder), workshop.folder) as child:
-            child.call("build", timeout_s=TIMEOUT_S, **workshop.request(precision, again))
+        workshop.other_builder.call(
+            "build", timeout_s=TIMEOUT_S, **workshop.request(precision, again)
+        )
         assert file_sha256(again) == file_sha256(first)
 
     def test_a_sound_file_has_no_failures(self, workshop: Workshop, precision: str) -> None:
@@ -196,23 +196,23 @@ class TargetConformance:
     def test_batches_are_cut_and_padded(self, workshop: Workshop) -> None:
         self._skip_if_it_cannot_run("fp32")
         rows = BATCH + 2
-        with workshop.runner("fp32") as child:
-            feed = {name: array[:rows] for name, array in workshop.samples.items()}
-            together = workshop.run(child, workshop.save("several", feed))
-            assert len(together) == rows
-            for row in range(rows):
-                one = {name: array[row : row + 1] for name, array in feed.items()}
-                alone = workshop.run(child, workshop.save("one", one))
-                np.testing.assert_allclose(alone[0], together[row], rtol=1e-5, atol=1e-6)
+        feed = {name: array[:rows] for name, array in workshop.samples.items()}
+        child = workshop.runner("fp32", batch=BATCH)
+        together = workshop.run(child, workshop.save("several", feed))
+        assert len(together) == rows
+        for row in range(rows):
+            one = {name: array[row : row + 1] for name, array in feed.items()}
+            alone = workshop.run(child, workshop.save("one", one))
+            np.testing.assert_allclose(alone[0], together[row], rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("layout", ["fortran", "big-endian", "reversed", "every-second"])
     def test_strides_and_byte_order_do_not_matter(self, workshop: Workshop, layout: str) -> None:
         self._skip_if_it_cannot_run("fp32")
         plain = {name: array[:BATCH] for name, array in workshop.samples.items()}
         turned = {name: _laid_out(array, layout) for name, array in plain.items()}
-        with workshop.runner("fp32") as child:
-            expected = workshop.run(child, workshop.save("plain", plain))
-            actual = workshop.run(child, workshop.save("turned", turned))
+        child = workshop.runner("fp32")
+        expected = workshop.run(child, workshop.save("plain", plain))
+        actual = workshop.run(child, workshop.save("turned", turned))
         np.testing.assert_array_equal(actual, expected)
 
     def test_it_repeats_itself_as_declared(self, workshop: Workshop, precision: str) -> None:
@@ -222,8 +222,8 @@ class TargetConformance:
         feed = workshop.save("all", workshop.samples)
         outputs = []
         for _ in range(2):
-            with workshop.runner(precision) as child:
-                outputs += [workshop.run(child, feed), workshop.run(child, feed)]
+            child = workshop.runner(precision)
+            outputs += [workshop.run(child, feed), workshop.run(child, feed)]
         for other in outputs[1:]:
             np.testing.assert_array_equal(other, outputs[0])
 
@@ -231,14 +231,12 @@ class TargetConformance:
         self._skip_if_it_cannot_run(precision)
         if not self.target.runtime.tracer:
             pytest.skip(self.target.runtime.untraceable or "the target has no tracer")
-        feed = workshop.save("call", {n: array[:BATCH] for n, array in workshop.samples.items()})
-        with workshop.runner(precision) as child:
-            expected = workshop.run(child, feed)
-        with (
-            workshop.runner(precision, tracer=True) as child,
-            tempfile.TemporaryDirectory(dir=workshop.folder) as folder,
-        ):
-            fields = child.call("trace_data", timeout_s=TIMEOUT_S, feeds=[feed], directory=folder)
+        one_call = {name: array[:1] for name, array in workshop.samples.items()}
+        feed = workshop.save("call", one_call)
+        expected = workshop.run(workshop.runner(precision), feed)
+        tracer = workshop.runner(precision, tracer=True)
+        with tempfile.TemporaryDirectory(dir=workshop.folder) as folder:
+            fields = tracer.call("trace_data", timeout_s=TIMEOUT_S, feeds=[feed], directory=folder)
             trace = Trace.from_data(fields)
             (actual,) = load_trace(trace.outputs["y"])
             assert len(trace.tensors) > 1

@@ -51,10 +51,18 @@ class Workshop:
 
     def builder(self, owner: str) -> Child:
         """The warm child process that builds a target's files."""
-        if owner not in self._children:
-            service = Service(find_builder(self.target, owner))
-            self._children[owner] = Child(service, self.folder)
-        return self._children[owner]
+        return self._child(f"builder {owner}", Service(find_builder(self.target, owner)))
+
+    @property
+    def other_builder(self) -> Child:
+        """Another process that builds the target's files."""
+        return self._child("other builder", Service(self.target.build.builder))
+
+    def _child(self, name: str, service: Service) -> Child:
+        """A child that stays: importing a runtime or a converter takes seconds."""
+        if name not in self._children or not self._children[name].alive:
+            self._children[name] = Child(service, self.folder)
+        return self._children[name]
 
     @cached_property
     def program(self) -> Path:
@@ -78,13 +86,18 @@ class Workshop:
             np.save(folder / f"{input_name}.npy", array, allow_pickle=False)
         return {input_name: str(folder / f"{input_name}.npy") for input_name in arrays}
 
-    def request(self, precision: str, output: Path, **options: Any) -> dict[str, Any]:
-        """What the target's builder is asked for."""
+    def request(self, precision: str, output: Path, *, batch: int = 0) -> dict[str, Any]:
+        """What the target's builder is asked for.
+
+        Args:
+            batch: that a file without a dynamic batch is fixed to; one if it is not given.
+        """
         made_from = self.target.build.precisions[precision]
         maker = self.target.float_file_of(made_from)
         source = self.program if not maker else self.file("fp32", maker)
         calibration = self.save("calibration", self.samples) if precision in CALIBRATED else None
-        one_call = {name: array[:BATCH] for name, array in self.samples.items()}
+        rows = batch or (BATCH if self.target.files.keeps_dynamic_batch else 1)
+        one_call = {name: array[:rows] for name, array in self.samples.items()}
         return {
             "precision": precision,
             "source": str(source),
@@ -92,21 +105,25 @@ class Workshop:
             "inputs": list(self.samples),
             "outputs": ["y"],
             "calibration": calibration,
-            "example": self.save("example", one_call),
-            "options": {**self.target.options.defaults, **options},
+            "example": self.save(f"example-{rows}", one_call),
+            "options": dict(self.target.options.defaults),
             "dims": {"batch": (1, 64)},
             "program": str(self.program),
         }
 
-    def file(self, precision: str, owner: str = "") -> Path:
-        """The file of a precision; of another target if its name is given."""
+    def file(self, precision: str, owner: str = "", *, batch: int = 0) -> Path:
+        """The file of a precision; of another target if its name is given.
+
+        Args:
+            batch: see `request`.
+        """
         name = owner or self.target.name
-        key = f"{name}-{precision}"
+        key = f"{name}-{precision}{batch or ''}"
         if key not in self._files:
             target = self.target if name == self.target.name else find_target(name)
             path = self.folder / f"{key}{target.files.suffix}"
             request = (
-                self.request(precision, path)
+                self.request(precision, path, batch=batch)
                 if target is self.target
                 else {
                     **self.request("fp32", path),
@@ -123,23 +140,26 @@ class Workshop:
         child = self.builder(self.target.name)
         return Inspection.from_data(child.call("inspect", timeout_s=TIMEOUT_S, path=str(path)))
 
-    def runner(self, precision: str, *, tracer: bool = False) -> Child:
-        """A child process with the file of a precision loaded and bound.
+    def runner(self, precision: str, *, tracer: bool = False, batch: int = 0) -> Child:
+        """A warm child process, with the file of a precision loaded anew and bound.
 
         Args:
             tracer: whether it is to show intermediate tensors.
+            batch: the size of each call; that of the file if it is not given.
         """
         service = runner_service(self.target)
         if tracer:
             service = Service(self.target.runtime.tracer, environment=service.environment)
-        child = Child(service, self.folder)
-        path = self.file(precision)
+        child = self._child("tracer" if tracer else "runner", service)
+        keeps = self.target.files.keeps_dynamic_batch
+        path = self.file(precision, batch=0 if keeps else batch)
         options = {"threads": 1, "target": dict(self.target.options.defaults)}
         loaded = child.call("load", timeout_s=TIMEOUT_S, path=str(path), options=options)
         binding = bind(
             self._inputs, ["y"], loaded["inputs"], loaded["outputs"], Artifact(str(path))
         )
-        child.call("bind", timeout_s=TIMEOUT_S, binding={**binding.for_driver(), "batch": BATCH})
+        size = batch or binding.batch
+        child.call("bind", timeout_s=TIMEOUT_S, binding={**binding.for_runner(), "batch": size})
         return child
 
     def run(self, child: Child, feed: Mapping[str, str]) -> Array:

@@ -9,14 +9,16 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.build.artifact_cache import Store
-from edgecheck.digests import digest_of
-from edgecheck.digests import file_sha256
+from edgecheck.build.artifact_cache import Entry, Store
+from edgecheck.digests import digest_of, file_sha256
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
@@ -27,32 +29,32 @@ OTHER = "cd" + "1" * 62
 class Builds:
     """Build functions that count."""
 
-    def __init__(self, content=b"model"):
+    def __init__(self, content: bytes = b"model") -> None:
         self.count = 0
         self.content = content
 
-    def __call__(self, path):
+    def __call__(self, path: Path) -> dict[str, int]:
         self.count += 1
         path.write_bytes(self.content)
         return {"bytes": len(self.content)}
 
 
 @pytest.fixture
-def builds():
+def builds() -> Builds:
     return Builds()
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Path) -> Store:
     (tmp_path / "scratch").mkdir()
     return Store(tmp_path / "cache", tmp_path / "scratch")
 
 
-def get(store, build, key=KEY, name="m.onnx"):
+def get(store: Store, build: Callable[[Path], Any], key: str = KEY, name: str = "m.onnx") -> Entry:
     return store.get_or_build(key, name, "toy/ort/fp32", lambda path: build(path) or {})
 
 
-def folder_of(store, key=KEY):
+def folder_of(store: Store, key: str = KEY) -> Path:
     return store.root / "objects" / key[:2] / key
 
 
@@ -68,7 +70,7 @@ plain = st.recursive(
 
 @law
 @given(st.dictionaries(st.text(max_size=3), plain, max_size=4))
-def test_a_key_does_not_depend_on_the_order_of_entries(parts):
+def test_a_key_does_not_depend_on_the_order_of_entries(parts: dict[str, Any]) -> None:
     assert digest_of(parts) == digest_of(dict(reversed(parts.items())))
     assert digest_of(parts) == digest_of(json.loads(json.dumps(parts)))
 
@@ -78,18 +80,18 @@ def test_a_key_does_not_depend_on_the_order_of_entries(parts):
     st.dictionaries(st.text(max_size=3), plain, max_size=3),
     st.dictionaries(st.text(max_size=3), plain, max_size=3),
 )
-def test_different_data_have_different_keys(one, other):
+def test_different_data_have_different_keys(one: dict[str, Any], other: dict[str, Any]) -> None:
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     assert (digest_of(one) == digest_of(other)) == same
 
 
-def test_a_files_digest_is_that_of_its_bytes(tmp_path):
+def test_a_files_digest_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     assert file_sha256(tmp_path / "f") == hashlib.sha256(b"abc").hexdigest()
 
 
 @pytest.mark.parametrize("change", ["content", "name", "extra", "moved"])
-def test_a_directorys_digest_covers_names_and_contents(change, tmp_path):
+def test_a_directorys_digest_covers_names_and_contents(change: str, tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / name / "sub").mkdir(parents=True)
         (tmp_path / name / "a").write_text("1")
@@ -110,7 +112,7 @@ def test_a_directorys_digest_covers_names_and_contents(change, tmp_path):
 # -- building once
 
 
-def test_the_second_request_is_served_from_the_cache(store, builds):
+def test_the_second_request_is_served_from_the_cache(store: Store, builds: Builds) -> None:
     first, second = get(store, builds), get(store, builds)
     assert builds.count == 1
     assert (first.cached, second.cached) == (False, True)
@@ -122,21 +124,23 @@ def test_the_second_request_is_served_from_the_cache(store, builds):
     assert second.path.name == "m.onnx"
 
 
-def test_another_run_finds_what_an_earlier_one_built(store, builds, tmp_path):
+def test_another_run_finds_what_an_earlier_one_built(
+    store: Store, builds: Builds, tmp_path: Path
+) -> None:
     get(store, builds)
     (tmp_path / "later").mkdir()
     assert get(Store(store.root, tmp_path / "later"), builds).cached
     assert builds.count == 1
 
 
-def test_different_keys_are_built_apart(store):
+def test_different_keys_are_built_apart(store: Store) -> None:
     one = get(store, Builds(b"one"), KEY)
     other = get(store, Builds(b"other"), OTHER)
     assert (one.path.read_bytes(), other.path.read_bytes()) == (b"one", b"other")
 
 
-def test_a_directory_can_be_an_artifact(store):
-    def build(path):
+def test_a_directory_can_be_an_artifact(store: Store) -> None:
+    def build(path: Path) -> None:
         (path / "weights").mkdir(parents=True)
         (path / "weights" / "w").write_bytes(b"12345")
 
@@ -145,21 +149,21 @@ def test_a_directory_can_be_an_artifact(store):
     assert (first.path / "weights" / "w").read_bytes() == b"12345"
 
 
-def test_the_size_of_a_directory_is_that_of_its_files(store):
-    def build(path):
+def test_the_size_of_a_directory_is_that_of_its_files(store: Store) -> None:
+    def build(path: Path) -> None:
         path.mkdir()
         (path / "w").write_bytes(b"12345")
 
     assert get(store, build, name="m.mlpackage").size_bytes == 5
 
 
-def test_an_empty_file_is_a_file(store):
+def test_an_empty_file_is_a_file(store: Store) -> None:
     builds = Builds(b"")
     assert get(store, builds).size_bytes == 0
     assert get(store, builds).cached
 
 
-def test_nothing_is_left_behind_but_the_entry(store, builds, tmp_path):
+def test_nothing_is_left_behind_but_the_entry(store: Store, builds: Builds, tmp_path: Path) -> None:
     get(store, builds)
     assert list((store.root / "incoming").iterdir()) == []
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == []
@@ -186,7 +190,7 @@ for key in keys:
 """
 
 
-def test_many_processes_build_each_key_once(tmp_path):
+def test_many_processes_build_each_key_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -200,7 +204,7 @@ def test_many_processes_build_each_key_once(tmp_path):
     assert len(set(built)) == 5
 
 
-def test_many_processes_without_a_writable_cache_build_each_key_once(tmp_path):
+def test_many_processes_without_a_writable_cache_build_each_key_once(tmp_path: Path) -> None:
     """They share the run's scratch directory instead."""
     log, scratch = tmp_path / "log", tmp_path / "scratch"
     scratch.mkdir()
@@ -213,15 +217,15 @@ def test_many_processes_without_a_writable_cache_build_each_key_once(tmp_path):
     assert len(log.read_text().split()) == 3
 
 
-def test_threads_of_one_process_build_once(store):
+def test_threads_of_one_process_build_once(store: Store) -> None:
     calls = []
     gate = threading.Barrier(4)
 
-    def build(path):
+    def build(path: Path) -> None:
         calls.append(1)
         path.write_bytes(b"model")
 
-    def work():
+    def work() -> None:
         gate.wait(timeout=10)
         get(store, build)
 
@@ -236,8 +240,10 @@ def test_threads_of_one_process_build_once(store):
 # -- builds that fail
 
 
-def test_a_build_that_raises_leaves_no_entry_and_the_next_one_can_succeed(store, builds):
-    def broken(path):
+def test_a_build_that_raises_leaves_no_entry_and_the_next_one_can_succeed(
+    store: Store, builds: Builds
+) -> None:
+    def broken(path: Path) -> None:
         path.write_bytes(b"half")
         raise RuntimeError("converter")
 
@@ -249,7 +255,9 @@ def test_a_build_that_raises_leaves_no_entry_and_the_next_one_can_succeed(store,
 
 
 @pytest.mark.filterwarnings("ignore:the artifact cache")
-def test_a_build_that_was_killed_in_the_middle_of_publishing_does_no_harm(store, builds):
+def test_a_build_that_was_killed_in_the_middle_of_publishing_does_no_harm(
+    store: Store, builds: Builds
+) -> None:
     leftover = store.root / "incoming" / f"{KEY}-{os.getpid()}"
     leftover.mkdir(parents=True)
     (leftover / "m.onnx").write_bytes(b"half")
@@ -259,8 +267,8 @@ def test_a_build_that_was_killed_in_the_middle_of_publishing_does_no_harm(store,
 
 @pytest.mark.filterwarnings("error")
 def test_the_leftovers_of_a_killed_process_with_the_same_pid_do_not_keep_the_cache_from_use(
-    store, builds
-):
+    store: Store, builds: Builds
+) -> None:
     """In containers process ids repeat from run to run."""
     (store.root / "incoming" / f"{KEY}-{os.getpid()}").mkdir(parents=True)
     assert get(store, builds).path.is_relative_to(store.root)
@@ -269,26 +277,33 @@ def test_the_leftovers_of_a_killed_process_with_the_same_pid_do_not_keep_the_cac
 # -- entries that were damaged or tampered with
 
 
-def rewritten(store, **changes):
+def rewritten(store: Store, **changes: Any) -> None:
     path = folder_of(store) / "entry.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def without(store, name):
+def without(store: Store, name: str) -> None:
     path = folder_of(store) / "entry.json"
     info = json.loads(path.read_text())
     del info[name]
     path.write_text(json.dumps(info))
 
 
-DAMAGES = {
+def a_folder_instead(store: Store) -> None:
+    (folder_of(store) / "m.onnx").unlink()
+    (folder_of(store) / "m.onnx").mkdir()
+
+
+def emptied(store: Store) -> None:
+    for item in folder_of(store).iterdir():
+        item.unlink()
+
+
+DAMAGES: dict[str, Callable[[Store], object]] = {
     "file changed": lambda store: (folder_of(store) / "m.onnx").write_bytes(b"evil!"),
     "file truncated": lambda store: (folder_of(store) / "m.onnx").write_bytes(b"mod"),
     "file gone": lambda store: (folder_of(store) / "m.onnx").unlink(),
-    "file is a folder": lambda store: (
-        (folder_of(store) / "m.onnx").unlink(),
-        (folder_of(store) / "m.onnx").mkdir(),
-    ),
+    "file is a folder": a_folder_instead,
     "entry truncated": lambda store: (folder_of(store) / "entry.json").write_text('{"file": "m.o'),
     "entry empty": lambda store: (folder_of(store) / "entry.json").write_text(""),
     "entry gone": lambda store: (folder_of(store) / "entry.json").unlink(),
@@ -305,11 +320,11 @@ DAMAGES = {
     "file empty": lambda store: rewritten(store, file=""),
     "file a dot": lambda store: rewritten(store, file="."),
     "file two dots": lambda store: rewritten(store, file=".."),
-    "folder empty": lambda store: [item.unlink() for item in folder_of(store).iterdir()],
+    "folder empty": emptied,
 }
 
 
-def assert_rebuilt(store, builds):
+def assert_rebuilt(store: Store, builds: Builds) -> None:
     with pytest.warns(UserWarning, match="damaged or changed"):
         entry = get(store, builds)
     assert builds.count == 2
@@ -320,13 +335,17 @@ def assert_rebuilt(store, builds):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_entry_is_built_anew_with_a_warning(damage, store, builds):
+def test_a_damaged_entry_is_built_anew_with_a_warning(
+    damage: str, store: Store, builds: Builds
+) -> None:
     get(store, builds)
     DAMAGES[damage](store)
     assert_rebuilt(store, builds)
 
 
-def test_facts_are_kept_with_the_file_and_rebuilt_where_they_were_changed(store, builds):
+def test_facts_are_kept_with_the_file_and_rebuilt_where_they_were_changed(
+    store: Store, builds: Builds
+) -> None:
     assert get(store, builds).facts == {"bytes": 5}
     entry = folder_of(store) / "entry.json"
     entry.write_text(entry.read_text().replace('"bytes": 5', '"bytes": 6'))
@@ -335,13 +354,15 @@ def test_facts_are_kept_with_the_file_and_rebuilt_where_they_were_changed(store,
     assert builds.count == 2
 
 
-def test_an_entry_with_an_infinite_size_is_built_anew(store, builds):
+def test_an_entry_with_an_infinite_size_is_built_anew(store: Store, builds: Builds) -> None:
     get(store, builds)
     rewritten(store, size_bytes=float("inf"))
     assert_rebuilt(store, builds)
 
 
-def test_an_entry_whose_stated_size_is_not_the_files_is_not_believed(store, builds):
+def test_an_entry_whose_stated_size_is_not_the_files_is_not_believed(
+    store: Store, builds: Builds
+) -> None:
     get(store, builds)
     rewritten(store, size_bytes=1)
     with pytest.warns(UserWarning):
@@ -349,7 +370,9 @@ def test_an_entry_whose_stated_size_is_not_the_files_is_not_believed(store, buil
 
 
 @pytest.mark.parametrize("escape", ["{outside}", "../../../../outside", "../m.onnx", "sub/../../x"])
-def test_an_entry_can_not_point_out_of_its_folder(escape, store, builds, tmp_path):
+def test_an_entry_can_not_point_out_of_its_folder(
+    escape: str, store: Store, builds: Builds, tmp_path: Path
+) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"secret")
     get(store, builds)
@@ -359,7 +382,7 @@ def test_an_entry_can_not_point_out_of_its_folder(escape, store, builds, tmp_pat
     assert outside.read_bytes() == b"secret"
 
 
-def test_listing_and_pruning_survive_damaged_entries(store, builds):
+def test_listing_and_pruning_survive_damaged_entries(store: Store, builds: Builds) -> None:
     get(store, builds)
     get(store, Builds(), OTHER)
     for name in DAMAGES:
@@ -371,7 +394,7 @@ def test_listing_and_pruning_survive_damaged_entries(store, builds):
             store.prune(10**9)
 
 
-def test_a_file_in_place_of_an_entrys_folder_does_no_harm(store, builds):
+def test_a_file_in_place_of_an_entrys_folder_does_no_harm(store: Store, builds: Builds) -> None:
     folder_of(store).parent.mkdir(parents=True)
     folder_of(store).write_text("a file")
     with pytest.warns(UserWarning, match="can't be written"):
@@ -381,7 +404,9 @@ def test_a_file_in_place_of_an_entrys_folder_does_no_harm(store, builds):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_damaged_entry_is_removed_also_where_warnings_are_errors(store, builds):
+def test_a_damaged_entry_is_removed_also_where_warnings_are_errors(
+    store: Store, builds: Builds
+) -> None:
     """Else each later run would meet it again."""
     get(store, builds)
     DAMAGES["file changed"](store)
@@ -393,7 +418,7 @@ def test_a_damaged_entry_is_removed_also_where_warnings_are_errors(store, builds
 # -- a cache that can't be written
 
 
-def assert_goes_on_without_the_cache(store, tmp_path, builds):
+def assert_goes_on_without_the_cache(store: Store, tmp_path: Path, builds: Builds) -> None:
     with pytest.warns(UserWarning, match="can't be written .*going on without it"):
         first = get(store, builds)
     assert first.path.read_bytes() == builds.content
@@ -403,7 +428,9 @@ def assert_goes_on_without_the_cache(store, tmp_path, builds):
 
 
 @pytest.mark.parametrize("place", ["the root", "above the root"])
-def test_a_file_where_the_cache_should_be_makes_the_run_go_on_without_it(place, tmp_path, builds):
+def test_a_file_where_the_cache_should_be_makes_the_run_go_on_without_it(
+    place: str, tmp_path: Path, builds: Builds
+) -> None:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "cache").write_text("")
     root = tmp_path / "cache" if place == "the root" else tmp_path / "cache" / "below"
@@ -412,7 +439,7 @@ def test_a_file_where_the_cache_should_be_makes_the_run_go_on_without_it(place, 
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB, where this machine lets us mount one."""
     place = tmp_path / "disk"
     place.mkdir()
@@ -423,7 +450,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_makes_the_run_go_on_without_the_cache(small_disk, tmp_path):
+def test_a_full_disk_makes_the_run_go_on_without_the_cache(
+    small_disk: Path, tmp_path: Path
+) -> None:
     (tmp_path / "scratch").mkdir()
     store = Store(small_disk / "cache", tmp_path / "scratch")
     assert_goes_on_without_the_cache(store, tmp_path, Builds(b"x" * 200_000))
@@ -433,7 +462,9 @@ def test_a_full_disk_makes_the_run_go_on_without_the_cache(small_disk, tmp_path)
     assert [entry.key for entry in store.entries()] == [OTHER]
 
 
-def test_a_disk_without_any_space_makes_the_run_go_on_without_the_cache(small_disk, tmp_path):
+def test_a_disk_without_any_space_makes_the_run_go_on_without_the_cache(
+    small_disk: Path, tmp_path: Path
+) -> None:
     (tmp_path / "scratch").mkdir()
     with pytest.raises(OSError), (small_disk / "filler").open("wb") as stream:
         while True:
@@ -443,7 +474,9 @@ def test_a_disk_without_any_space_makes_the_run_go_on_without_the_cache(small_di
     assert_goes_on_without_the_cache(store, tmp_path, Builds())
 
 
-def test_a_read_only_disk_still_serves_what_it_has(small_disk, tmp_path, builds):
+def test_a_read_only_disk_still_serves_what_it_has(
+    small_disk: Path, tmp_path: Path, builds: Builds
+) -> None:
     (tmp_path / "scratch").mkdir()
     store = Store(small_disk / "cache", tmp_path / "scratch")
     get(store, builds)
@@ -455,7 +488,7 @@ def test_a_read_only_disk_still_serves_what_it_has(small_disk, tmp_path, builds)
     assert builds.count == 1
 
 
-def test_a_full_disk_gives_one_short_warning(small_disk, tmp_path):
+def test_a_full_disk_gives_one_short_warning(small_disk: Path, tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     store = Store(small_disk / "cache", tmp_path / "scratch")
     with pytest.warns(UserWarning) as caught:
@@ -468,7 +501,7 @@ def test_a_full_disk_gives_one_short_warning(small_disk, tmp_path):
 # -- pruning
 
 
-def filled(store, ages):
+def filled(store: Store, ages: list[int]) -> list[str]:
     """Entries of 100 bytes, named by two digits; the larger the age the longer unused."""
     keys = [f"{number:02d}" + "f" * 62 for number in range(len(ages))]
     for key, age in zip(keys, ages, strict=True):
@@ -479,7 +512,9 @@ def filled(store, ages):
 
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(st.permutations(range(5)), st.integers(0, 600))
-def test_pruning_removes_the_least_recently_used_and_no_more(tmp_path_factory, ages, limit):
+def test_pruning_removes_the_least_recently_used_and_no_more(
+    tmp_path_factory: pytest.TempPathFactory, ages: list[int], limit: int
+) -> None:
     directory = tmp_path_factory.mktemp("prune")
     store = Store(directory / "cache", directory)
     keys = filled(store, ages)
@@ -492,7 +527,7 @@ def test_pruning_removes_the_least_recently_used_and_no_more(tmp_path_factory, a
         assert folder_of(store, key).exists() == (key in oldest_first[5 - kept :])
 
 
-def test_reading_an_entry_makes_it_recent(store, builds):
+def test_reading_an_entry_makes_it_recent(store: Store, builds: Builds) -> None:
     keys = filled(store, [3, 2, 1])
     get(store, builds, keys[0])
     assert [entry.key for entry in store.entries()] == [keys[1], keys[2], keys[0]]
@@ -500,30 +535,30 @@ def test_reading_an_entry_makes_it_recent(store, builds):
     assert builds.count == 0
 
 
-def test_what_was_pruned_is_built_again(store, builds):
+def test_what_was_pruned_is_built_again(store: Store, builds: Builds) -> None:
     get(store, builds)
     store.prune(0)
     assert not get(store, builds).cached
     assert builds.count == 2
 
 
-def test_a_cache_at_exactly_its_limit_is_left_alone(store):
+def test_a_cache_at_exactly_its_limit_is_left_alone(store: Store) -> None:
     filled(store, [1, 2])
     assert store.prune(200) == []
 
 
-def test_pruning_a_cache_that_is_not_there_does_nothing(store):
+def test_pruning_a_cache_that_is_not_there_does_nothing(store: Store) -> None:
     assert store.entries() == []
     assert store.prune(0) == []
     assert not store.root.exists()
 
 
-def test_pruning_waits_for_who_is_reading(store):
+def test_pruning_waits_for_who_is_reading(store: Store) -> None:
     """The lock of the entry is held while a build or a check of its hash goes on."""
     keys = filled(store, [1])
     removed = []
 
-    def prune():
+    def prune() -> None:
         removed.extend(store.prune(0))
 
     started = threading.Thread(target=prune)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,16 @@ from edgecheck.judge import paired
 law = settings(deadline=None, derandomize=True, max_examples=25)
 
 
-def experiment(metric, reference, candidate, labels, *, postprocess=None, seed=0, limit_s=60.0):
+def experiment(
+    metric: Any,
+    reference: dict[str, np.ndarray] | np.ndarray,
+    candidate: dict[str, np.ndarray] | np.ndarray,
+    labels: np.ndarray,
+    *,
+    postprocess: Any = None,
+    seed: int = 0,
+    limit_s: float = 60.0,
+) -> dict[str, Any]:
     metric = as_metric(metric)
     one, other = (
         scoring.score(metric, postprocess, item, labels) for item in (reference, candidate)
@@ -24,26 +34,26 @@ def experiment(metric, reference, candidate, labels, *, postprocess=None, seed=0
     return scoring.compare(metric, one, other, labels, seed=seed, limit_s=limit_s)
 
 
-def hits(right, classes=3):
+def hits(right: list[bool] | np.ndarray, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Scores and labels, where the given samples are right."""
     labels = np.arange(len(right)) % classes
     return np.eye(classes)[(labels + ~np.asarray(right, bool)) % classes], labels
 
 
-def accuracy(scores, labels):
+def accuracy(scores: np.ndarray, labels: np.ndarray) -> Any:
     return (scores.argmax(-1) == labels).mean()
 
 
-def macro_f1(scores, labels):
+def macro_f1(scores: np.ndarray, labels: np.ndarray) -> float:
     return METRICS["f1_macro"](scores, labels)
 
 
-def first_of_one(scores, labels):
+def first_of_one(scores: np.ndarray, labels: np.ndarray) -> float:
     """The score of the only positive sample, and no value without one: as an AUC has none."""
     return float(scores[labels == 1][0])
 
 
-def test_samples_that_changed_sides_are_counted_and_named():
+def test_samples_that_changed_sides_are_counted_and_named() -> None:
     reference, labels = hits([True] * 20 + [False] * 10)
     candidate, _ = hits([False] * 4 + [True] * 18 + [False] * 8)
     found = experiment(top1, reference, candidate, labels)
@@ -61,7 +71,9 @@ def test_samples_that_changed_sides_are_counted_and_named():
 
 @law
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-def test_a_users_accuracy_is_found_to_be_the_same_experiment_as_top1(drawn):
+def test_a_users_accuracy_is_found_to_be_the_same_experiment_as_top1(
+    drawn: list[tuple[bool, bool]],
+) -> None:
     reference, labels = hits([one for one, _ in drawn])
     candidate, _ = hits([other for _, other in drawn])
     assert experiment(accuracy, reference, candidate, labels) == experiment(
@@ -69,7 +81,7 @@ def test_a_users_accuracy_is_found_to_be_the_same_experiment_as_top1(drawn):
     )
 
 
-def test_lists_of_samples_are_cut_and_their_counts_are_not():
+def test_lists_of_samples_are_cut_and_their_counts_are_not() -> None:
     reference, labels = hits([True] * 500)
     candidate, _ = hits([False] * 500)
     found = experiment(top1, reference, candidate, labels)
@@ -78,7 +90,7 @@ def test_lists_of_samples_are_cut_and_their_counts_are_not():
     assert found["interval"][0] > 0.98 and found["interval"][1] == 1.0
 
 
-def test_of_an_error_rate_the_wrong_are_those_that_score_one():
+def test_of_an_error_rate_the_wrong_are_those_that_score_one() -> None:
     wrong = Metric(lambda scores, labels: 1 - accuracy(scores, labels), "error", False)
     reference, labels = hits([True] * 10)
     candidate, _ = hits([True] * 7 + [False] * 3)
@@ -86,7 +98,7 @@ def test_of_an_error_rate_the_wrong_are_those_that_score_one():
     assert found["changed"]["right_to_wrong_indices"] == [7, 8, 9]
 
 
-def test_a_metric_that_is_no_mean_over_samples_is_resampled():
+def test_a_metric_that_is_no_mean_over_samples_is_resampled() -> None:
     rng = np.random.default_rng(0)
     reference, labels = hits(rng.random(300) < 0.95)
     candidate, _ = hits(rng.random(300) < 0.80)
@@ -99,7 +111,7 @@ def test_a_metric_that_is_no_mean_over_samples_is_resampled():
     assert found["interval"] == pytest.approx(by_rows["interval"], abs=0.1 * (high - low))
 
 
-def test_resampling_repeats_by_seed():
+def test_resampling_repeats_by_seed() -> None:
     rng = np.random.default_rng(0)
     labels = rng.normal(size=200)
     drawn = (labels + rng.normal(size=200), labels + rng.normal(size=200), labels)
@@ -108,7 +120,7 @@ def test_resampling_repeats_by_seed():
         assert experiment(metric, *drawn) != experiment(metric, *drawn, seed=1)
 
 
-def test_the_samples_that_lose_most_are_named():
+def test_the_samples_that_lose_most_are_named() -> None:
     labels = np.zeros(50)
     reference, candidate = np.ones(50), np.ones(50)
     candidate[[7, 3, 40]] = [5.0, 9.0, 2.0]
@@ -119,7 +131,7 @@ def test_the_samples_that_lose_most_are_named():
 
 
 @pytest.mark.parametrize("metric", ["top1", "f1_macro", "mae"])
-def test_models_that_agree_have_no_drop(metric):
+def test_models_that_agree_have_no_drop(metric: str) -> None:
     scores, labels = hits([True, False] * 20)
     if metric == "mae":
         scores = labels + 1.0
@@ -128,7 +140,7 @@ def test_models_that_agree_have_no_drop(metric):
     assert high == (pytest.approx(0.06, abs=0.02) if metric == "top1" else 0.0)
 
 
-def test_one_sample_has_no_interval_but_for_a_share():
+def test_one_sample_has_no_interval_but_for_a_share() -> None:
     found = experiment("mae", np.zeros(1), np.ones(1), np.zeros(1))
     assert found["interval"] is None and found["no_interval"]
     found = experiment("top1", *(hits([True])[0], hits([False])[0], hits([True])[1]))
@@ -136,13 +148,13 @@ def test_one_sample_has_no_interval_but_for_a_share():
     assert found["detectable_drop"] is None
 
 
-def test_nan_and_infinity_are_refused():
+def test_nan_and_infinity_are_refused() -> None:
     for metric in (lambda scores, labels: math.nan, lambda scores, labels: math.inf):
         with pytest.raises(scoring.NotFiniteError, match="the metric returned"):
             scoring.score(as_metric(metric), None, np.zeros(3), np.zeros(3))
 
 
-def test_a_metric_without_a_value_on_many_resamples_has_no_interval():
+def test_a_metric_without_a_value_on_many_resamples_has_no_interval() -> None:
     labels = (np.arange(100) == 5).astype(int)
     scores = np.linspace(0, 1, 100)
     found = experiment(first_of_one, scores, scores[::-1], labels)
@@ -152,7 +164,7 @@ def test_a_metric_without_a_value_on_many_resamples_has_no_interval():
     assert found["undefined_resamples"] / 2000 == pytest.approx(0.366, abs=0.05)
 
 
-def test_a_metric_that_is_too_slow_has_no_interval_and_says_so():
+def test_a_metric_that_is_too_slow_has_no_interval_and_says_so() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 50)
     scores = np.eye(2)[rng.permutation(labels)]
@@ -160,7 +172,7 @@ def test_a_metric_that_is_too_slow_has_no_interval_and_says_so():
     assert found["interval"] is None and "too long to resample" in found["no_interval"]
 
 
-def test_a_per_sample_score_that_does_not_make_the_metric_is_refused():
+def test_a_per_sample_score_that_does_not_make_the_metric_is_refused() -> None:
     lying = Metric(accuracy, "lying", per_sample=lambda scores, labels: np.ones(len(labels)))
     scores, labels = hits([True, False])
     with pytest.raises(ValueError, match=r"per_sample makes 1\.0, but the metric is 0\.5"):
@@ -170,11 +182,11 @@ def test_a_per_sample_score_that_does_not_make_the_metric_is_refused():
         experiment(short, scores, scores, labels)
 
 
-def test_post_processing_that_keeps_the_samples_or_does_not_gives_the_same():
+def test_post_processing_that_keeps_the_samples_or_does_not_gives_the_same() -> None:
     scores, labels = hits([True, False, True] * 30)
     other, _ = hits([True, True, False] * 30)
 
-    def f1_of_all(values, labels):
+    def f1_of_all(values: np.ndarray, labels: np.ndarray) -> float:
         return macro_f1(np.asarray(values).reshape(-1, 3), labels)
 
     kept = experiment(f1_of_all, scores, other, labels, postprocess=lambda item: item * 2)
@@ -182,10 +194,10 @@ def test_post_processing_that_keeps_the_samples_or_does_not_gives_the_same():
     assert kept["interval"] == flat["interval"] is not None
 
 
-def test_predictions_of_several_outputs_are_resampled_together():
+def test_predictions_of_several_outputs_are_resampled_together() -> None:
     scores, labels = hits([True, False, True] * 30)
 
-    def both(outputs, labels):
+    def both(outputs: dict[str, np.ndarray], labels: np.ndarray) -> Any:
         return accuracy(outputs["a"] + outputs["b"], labels)
 
     outputs = {"a": scores, "b": np.zeros_like(scores)}
@@ -193,11 +205,11 @@ def test_predictions_of_several_outputs_are_resampled_together():
     assert found["mcnemar_p"] == 1.0
 
 
-def test_what_crosses_the_process_is_plain():
+def test_what_crosses_the_process_is_plain() -> None:
     scores, labels = hits([True, False, True] * 30)
     found = experiment(top1, scores, scores, labels)
 
-    def plain(value):
+    def plain(value: Any) -> bool:
         if isinstance(value, dict):
             return all(map(plain, value.values()))
         if isinstance(value, list):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
+tf: Any = pytest.importorskip("tensorflow")
+keras: Any = pytest.importorskip("keras")
 
 from edgecheck.capture import tensorflow, tensorflow_digest  # noqa: E402
 from edgecheck.capture.base import CaptureError  # noqa: E402

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jsonschema
 import pytest
@@ -83,7 +84,7 @@ def judged(judge: Judge) -> Judged:
     return judge(SUITE, "--edge-targets=ort", "--edge-checks=accuracy")
 
 
-def measured(judged: Judged, name: str) -> dict:
+def measured(judged: Judged, name: str) -> dict[str, Any]:
     return judged.cases[f"{name}/ort/fp32/accuracy"]["measurements"]
 
 

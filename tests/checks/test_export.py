@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from edgecheck.checks.export import (
 from edgecheck.declare.budget import Limit
 from edgecheck.names import PRECISIONS
 from edgecheck.targets.common.static_arena import Buffer, Operator, chart, describe, plan
+from tests.conftest import Judge
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
@@ -28,18 +31,20 @@ STORED_AS = {
 }
 
 
-def contents(elements=None, operators=None):
+def contents(
+    elements: dict[str, Any] | None = None, operators: dict[str, int] | None = None
+) -> dict[str, Any]:
     return {"weight_elements": elements or {}, "quantized_operators": operators or {}}
 
 
 @pytest.mark.parametrize("precision", STORED_AS)
-def test_a_file_with_all_weights_at_its_precision_passes(precision):
+def test_a_file_with_all_weights_at_its_precision_passes(precision: str) -> None:
     held = contents({STORED_AS[precision]: 1000}, {"Conv": 3})
     assert judge_precision(precision, held) == ([], 1.0)
 
 
 @pytest.mark.parametrize("precision", STORED_AS)
-def test_a_file_with_float_weights_only_is_not_what_it_says(precision):
+def test_a_file_with_float_weights_only_is_not_what_it_says(precision: str) -> None:
     (failure,), share = judge_precision(precision, contents({"float32": 1000}, {"Conv": 3}))
     assert failure == f"nothing in the file is {precision}: its weights are 1000 float32"
     assert share == 0.0
@@ -47,7 +52,9 @@ def test_a_file_with_float_weights_only_is_not_what_it_says(precision):
 
 @pytest.mark.parametrize("precision", STORED_AS)
 @pytest.mark.parametrize("elements", [{}, {"float32": 0}])
-def test_a_file_without_weights_is_not_what_it_says(precision, elements):
+def test_a_file_without_weights_is_not_what_it_says(
+    precision: str, elements: dict[str, Any]
+) -> None:
     failures, share = judge_precision(precision, contents(elements, {"Conv": 3}))
     assert len(failures) == 1
     assert share == 0.0
@@ -60,7 +67,9 @@ def test_a_file_without_weights_is_not_what_it_says(precision, elements):
     st.integers(0, 10**9),
     st.integers(0, 10**9),
 )
-def test_the_share_is_that_of_elements_not_of_tensors(precision, stored, floats, biases):
+def test_the_share_is_that_of_elements_not_of_tensors(
+    precision: str, stored: int, floats: int, biases: int
+) -> None:
     elements = {STORED_AS[precision]: stored, "float32": floats, "int32": biases}
     failures, share = judge_precision(precision, contents(elements, {"Gemm": 1}))
     assert failures == []
@@ -68,40 +77,40 @@ def test_the_share_is_that_of_elements_not_of_tensors(precision, stored, floats,
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "int8-qat"])
-def test_int4_weights_count_for_int8(precision):
+def test_int4_weights_count_for_int8(precision: str) -> None:
     assert judge_precision(precision, contents({"int8": 1, "int4": 3}, {"Gemm": 1})) == ([], 1.0)
 
 
-def test_int8_weights_do_not_count_for_int4():
+def test_int8_weights_do_not_count_for_int4() -> None:
     failures, share = judge_precision("int4", contents({"int8": 3}, {"Gemm": 1}))
     assert failures and share == 0.0
     assert judge_precision("int4", contents({"int8": 3, "int4": 1}, {"Gemm": 1})) == ([], 0.25)
 
 
-def test_bfloat16_counts_for_fp16():
+def test_bfloat16_counts_for_fp16() -> None:
     assert judge_precision("fp16", contents({"bfloat16": 5})) == ([], 1.0)
 
 
 @pytest.mark.parametrize("precision", QUANTIZED)
-def test_quantized_weights_that_no_operator_uses_fail(precision):
+def test_quantized_weights_that_no_operator_uses_fail(precision: str) -> None:
     held = contents({STORED_AS[precision]: 1000})
     (failure,), share = judge_precision(precision, held)
     assert f"no operator of the file works on its {precision} weights" in failure
     assert share == 1.0
 
 
-def test_fp16_needs_no_quantized_operators():
+def test_fp16_needs_no_quantized_operators() -> None:
     assert judge_precision("fp16", contents({"float16": 1000})) == ([], 1.0)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-qat", "int16x8"])
-def test_a_static_file_with_float_activations_is_not_what_it_says(precision):
+def test_a_static_file_with_float_activations_is_not_what_it_says(precision: str) -> None:
     (failure,), warnings = judge_layers(precision, {"integer": [], "float": ["Conv a", "Gemm b"]})
     assert "no layer computes on integers: the activations of all 2 layers are float" in failure
     assert warnings == []
 
 
-def test_single_layers_in_float_are_named():
+def test_single_layers_in_float_are_named() -> None:
     layers = {"integer": ["Conv a"], "float": [f"Gemm {index}" for index in range(7)]}
     failures, (warning,) = judge_layers("int8", layers)
     assert failures == []
@@ -111,15 +120,15 @@ def test_single_layers_in_float_are_named():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-dynamic", "int8-weights", "int4"])
-def test_other_precisions_may_have_float_activations(precision):
+def test_other_precisions_may_have_float_activations(precision: str) -> None:
     assert judge_layers(precision, {"integer": [], "float": ["Conv a"]}) == ([], [])
 
 
-def test_files_whose_layers_are_not_known_are_not_judged_by_them():
+def test_files_whose_layers_are_not_known_are_not_judged_by_them() -> None:
     assert judge_layers("int8", None) == ([], [])
 
 
-def test_an_fp32_file_of_floats_passes_without_a_share():
+def test_an_fp32_file_of_floats_passes_without_a_share() -> None:
     assert judge_precision("fp32", contents({"float32": 1000, "int64": 8})) == ([], None)
     assert judge_precision("fp32", contents()) == ([], None)
 
@@ -132,13 +141,13 @@ def test_an_fp32_file_of_floats_passes_without_a_share():
         contents({"int4": 7}),
     ],
 )
-def test_an_fp32_file_that_is_quantized_is_not_what_it_says(held):
+def test_an_fp32_file_that_is_quantized_is_not_what_it_says(held: dict[str, Any]) -> None:
     (failure,), share = judge_precision("fp32", held)
     assert failure.startswith("the file is not fp32 throughout: it has")
     assert share is None
 
 
-def test_an_fp32_file_with_half_precision_weights_is_not_what_it_says():
+def test_an_fp32_file_with_half_precision_weights_is_not_what_it_says() -> None:
     failures, _ = judge_precision("fp32", contents({"float16": 1000}))
     assert failures
 
@@ -149,11 +158,13 @@ def test_an_fp32_file_with_half_precision_weights_is_not_what_it_says():
 @pytest.mark.parametrize(
     "placement", [{}, {"undelegated_operators": 0, "operators": 3}, {"operators": 3}]
 )
-def test_operators_that_all_run_where_they_should_give_no_warning(placement):
+def test_operators_that_all_run_where_they_should_give_no_warning(
+    placement: dict[str, Any],
+) -> None:
     assert judge_placement(placement) == []
 
 
-def test_operators_that_are_not_delegated_are_told_by_type():
+def test_operators_that_are_not_delegated_are_told_by_type() -> None:
     (warning,) = judge_placement(
         {
             "operators": 9,
@@ -164,7 +175,7 @@ def test_operators_that_are_not_delegated_are_told_by_type():
     assert warning == "3 of 9 operators are not delegated: 2 GELU, 1 PAD"
 
 
-def test_a_provider_that_runs_nothing_is_not_the_one_that_was_asked_for():
+def test_a_provider_that_runs_nothing_is_not_the_one_that_was_asked_for() -> None:
     ran = {"CPUExecutionProvider": 9}
     asked = {"operators_by_provider": ran, "asked_provider": "CPUExecutionProvider"}
     assert judge_provider({}) == judge_provider(asked) == []
@@ -178,29 +189,30 @@ def test_a_provider_that_runs_nothing_is_not_the_one_that_was_asked_for():
 # -- activation memory
 
 
-def memory(arena_bytes=1000, variables_bytes=0, **options):
+def memory(arena_bytes: int = 1000, variables_bytes: int = 0, **options: Any) -> dict[str, Any]:
     buffers = [Buffer("wide", arena_bytes - 16, 0, 1, (1, arena_bytes - 16), "int8")]
     operators = {0: Operator(-1, "the start of the graph", ""), 1: Operator(0, "CONV_2D", "wide")}
     return {**describe(plan(buffers), operators, variables_bytes), **options}
 
 
-def at_most(limit_bytes):
+def at_most(limit_bytes: int | None) -> Limit:
+    assert limit_bytes is not None
     return Limit("activation_memory", limit_bytes, "max", "bytes", "profile mcu")
 
 
-def test_variables_count_with_the_arena():
+def test_variables_count_with_the_arena() -> None:
     held = memory(arena_bytes=1600, variables_bytes=400)
     assert judged_bytes(held) == held["arena_bytes"] + 400
     assert judge_memory(held, at_most(judged_bytes(held))) == ([], "")
     assert judge_memory(held, at_most(held["arena_bytes"]))[1] == chart(held)
 
 
-def test_it_is_the_devices_own_plan_that_is_judged_not_a_better_one():
+def test_it_is_the_devices_own_plan_that_is_judged_not_a_better_one() -> None:
     held = memory(best_bytes=10, lower_bound_bytes=10)
     assert judged_bytes(held) == held["arena_bytes"] > 10
 
 
-def test_a_file_without_a_plan_fails_a_limit_and_says_why():
+def test_a_file_without_a_plan_fails_a_limit_and_says_why() -> None:
     held = {"unplanned": "operator If 'gate' has a graph inside"}
     assert judged_bytes(held) is None
     assert judge_memory(held, None) == ([], "")
@@ -215,7 +227,7 @@ def test_a_file_without_a_plan_fails_a_limit_and_says_why():
 # -- the whole check
 
 
-def test_a_profile_fails_a_model_whose_activations_do_not_fit(judge):
+def test_a_profile_fails_a_model_whose_activations_do_not_fit(judge: Judge) -> None:
     suite = """
     class Wide(torch.nn.Module):
         def __init__(self):
@@ -250,7 +262,7 @@ def test_a_profile_fails_a_model_whose_activations_do_not_fit(judge):
     assert "1x128x128x64 int8" in run.output
 
 
-def test_weights_and_flash_are_limited_and_what_can_not_be_planned_fails(judge):
+def test_weights_and_flash_are_limited_and_what_can_not_be_planned_fails(judge: Judge) -> None:
     suite = """
     class Pooled(torch.nn.Module):
         def __init__(self):
@@ -282,7 +294,7 @@ def test_weights_and_flash_are_limited_and_what_can_not_be_planned_fails(judge):
     assert measured["activation_memory"]["unplanned"] in told
 
 
-def test_a_download_is_the_file_and_the_runtime_that_comes_with_it():
+def test_a_download_is_the_file_and_the_runtime_that_comes_with_it() -> None:
     told = {"runtime_download_bytes": 14_000, "runtime_download_gzip_bytes": 3_000}
     assert download_bytes(500, 400, told) == {"download_size": 14_500, "download_size_gzip": 3_400}
     # A runtime that is on the device already is not downloaded.

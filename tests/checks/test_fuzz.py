@@ -237,7 +237,7 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
 
 
 def test_inputs_come_back_as_they_were_saved(tmp_path: Path) -> None:
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "file": np.array([[1.5, np.nan]], np.float32),
         "a/b.c": np.arange(3, dtype=np.int64),
         "flag": np.array(True),

@@ -35,6 +35,7 @@ def inputs(draw: Any) -> Input:
     shape = draw(st.sampled_from([("batch", 7), ("batch", "length"), (3, 2, 2), ()]))
     if dtype == "bool":
         return Input("x", shape, dtype=dtype)
+    ends: st.SearchStrategy[Any]
     if dtype in ("int64", "uint8"):
         ends = st.integers(0, 255) if dtype == "uint8" else st.integers(-(2**62), 2**62)
         low, high = sorted(draw(st.tuples(ends, ends)))

@@ -79,7 +79,8 @@ def test_every_limit_that_this_check_makes_is_a_limit_of_the_budget() -> None:
 def test_every_steady_limit_is_held_and_exactly_at_the_limit_passes(
     name: str, text: str, outcome: str
 ) -> None:
-    assert judged(samples([5.0] * 100), **{name: text}) == {name: outcome}
+    limits: dict[str, Any] = {name: text}
+    assert judged(samples([5.0] * 100), **limits) == {name: outcome}
 
 
 @pytest.mark.parametrize(("text", "outcome"), [("5 ms", "passed"), ("4.999 ms", "failed")])
@@ -142,7 +143,8 @@ def test_a_throughput_limit_is_a_lower_bound() -> None:
 def test_a_limit_within_the_interval_is_inconclusive() -> None:
     spread = samples(np.linspace(4, 6, 101))
     for name, value in (("latency_p50", "5 ms"), ("latency_mean", "5 ms"), ("throughput", "200/s")):
-        assert judged(spread, **{name: value}) == {name: "inconclusive"}
+        limits: dict[str, Any] = {name: value}
+        assert judged(spread, **limits) == {name: "inconclusive"}
     starts = cold(*np.linspace(4, 6, 6), factor=1)
     assert judged(spread, starts=starts, load_time="5 ms", first_inference="5 ms") == {
         "load_time": "inconclusive",
@@ -152,7 +154,7 @@ def test_a_limit_within_the_interval_is_inconclusive() -> None:
 
 def test_one_outlier_breaks_the_maximum_but_not_the_median() -> None:
     found = samples([1.0] * 199 + [500.0])
-    limits = {"latency_p50": "2 ms", "latency_p95": "2 ms", "latency_max": "2 ms"}
+    limits: dict[str, Any] = {"latency_p50": "2 ms", "latency_p95": "2 ms", "latency_max": "2 ms"}
     assert judged(found, final=False, **limits) == {
         "latency_p50": "passed",
         "latency_p95": "passed",
@@ -170,13 +172,14 @@ def test_a_quantile_that_too_few_samples_bound_waits_for_more_and_then_takes_the
 
 def test_other_work_on_the_machine_makes_no_failure_of_what_is_fast_enough() -> None:
     wall, cpu = [2.0, *[9.0] * 99], [2.0] * 100
-    limits = dict.fromkeys(STEADY, "3 ms")
+    limits: dict[str, Any] = dict.fromkeys(STEADY, "3 ms")
     assert set(judged(samples(wall, cpu), **limits).values()) == {"inconclusive"}
     assert judged(samples(wall, cpu), throughput="333 /s") == {"throughput": "inconclusive"}
     # Where the calling thread's time says nothing, the wall's counts.
     assert set(judged(samples(wall), **limits).values()) == {"failed"}
     # What is too slow even undisturbed fails.
-    assert set(judged(samples(wall, cpu), **dict.fromkeys(STEADY, "1 ms")).values()) == {"failed"}
+    limits = dict.fromkeys(STEADY, "1 ms")
+    assert set(judged(samples(wall, cpu), **limits).values()) == {"failed"}
 
 
 def test_one_of_six_cold_starts_that_nothing_disturbed_makes_no_failure() -> None:
@@ -190,7 +193,7 @@ def test_limits_of_other_checks_are_left_alone() -> None:
 
 
 def test_a_clock_too_coarse_for_the_model_does_not_divide_by_zero() -> None:
-    limits = {"latency_p95": "1 ms", "throughput": "1 /s"}
+    limits: dict[str, Any] = {"latency_p95": "1 ms", "throughput": "1 /s"}
     assert set(judged(samples([0.0] * 100), **limits).values()) == {"passed"}
 
 
@@ -219,7 +222,7 @@ def test_a_pass_stands_and_a_failure_must_be_found_twice(sequence: tuple[Outcome
     tried = found.measurements["attempts"]
     assert tried == [str(outcome) for outcome in made]
     assert tried[found.measurements["number"] - 1] == comparison.outcome
-    failures = list(itertools.accumulate(item is Outcome.FAILED for item in sequence))
+    failures = list(itertools.accumulate(int(item is Outcome.FAILED) for item in sequence))
     passed = sequence.index(Outcome.PASSED) if Outcome.PASSED in sequence else 3
     twice = failures.index(2) if 2 in failures else 3
     if passed < twice:
@@ -572,7 +575,11 @@ def test_a_missing_baseline_is_a_warning() -> None:
 
 def test_every_broken_limit_is_told() -> None:
     script = Script(new=constant(5), old=constant(1))
-    limits = {"latency_p50": "1 ms", "throughput": "1 /s", "latency_vs_baseline": 1.0}
+    limits: dict[str, Any] = {
+        "latency_p50": "1 ms",
+        "throughput": "1 /s",
+        "latency_vs_baseline": 1.0,
+    }
     verdict = checked(script, **limits)
     assert [item.limit.name for item in verdict.comparisons] == list(limits)
     assert len(verdict.failures) == 2

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 
+from edgecheck.checks import rebuild
 from tests.conftest import Judge, Judged
 
 pytest.importorskip("torch")
@@ -61,8 +67,11 @@ def judged(judge: Judge) -> Judged:
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_second_build_is_the_same_file(judged: Judged, precision: str) -> None:
     case = judged.cases[f"same/ort/{precision}/parity"]
-    assert (case["verdict"], case["warnings"]) == ("passed", [])
     assert case["measurements"]["rebuild"] == {"same_file": True}
+    told = [*case["failures"], *case["warnings"]]
+    # On x86 with AVX2 and without VNNI, int8 kernels add two products (255 * 127 each) in 16 bits
+    # and saturate. Parity rightly tells that there, and it has nothing to do with the build.
+    assert [text for text in told if precision == "fp32" or "builds" in text] == []
 
 
 def test_other_bytes_with_the_same_outputs_are_told(judged: Judged) -> None:
@@ -81,3 +90,30 @@ def test_other_outputs_fail(judged: Judged) -> None:
 def test_nothing_is_built_twice_unasked(judge: Judge) -> None:
     done = judge(SUITE, "--edge-targets=ort", "--edge-checks=parity", "--edge-models=same")
     assert "rebuild" not in done.cases["same/ort/fp32/parity"]["measurements"]
+
+
+@pytest.mark.parametrize("cached", [True, False, None])
+@pytest.mark.parametrize("error", [0.0, 1e-7, 0.1])
+def test_a_first_build_from_the_cache_may_be_another_processors(
+    tmp_path: Path, cached: bool | None, error: float
+) -> None:
+    again = tmp_path / "again.onnx"
+    again.write_bytes(b"other bytes")
+    paths = []
+    for name, array in (("before", np.ones(4)), ("after", np.ones(4) - error)):
+        np.save(tmp_path / f"{name}.npy", array)
+        paths.append({"y": str(tmp_path / f"{name}.npy")})
+    session = SimpleNamespace(bind=lambda binding: None, run=lambda feeds, folder: paths[1:])
+    workbench: Any = SimpleNamespace(
+        settings=SimpleNamespace(rebuild=True, scratch=tmp_path),
+        rebuilt=lambda case: again,
+        built=lambda case: SimpleNamespace(sha256="0" * 64, cached=cached),
+        device=SimpleNamespace(open=lambda *arguments: session),
+        binding=lambda case: None,
+        feeds=lambda case: SimpleNamespace(feeds=[{}]),
+        feed_outputs=lambda case: {0: paths[0]},
+    )
+    case: Any = SimpleNamespace(candidate="c", target=None, options={}, precision="fp32")
+    found = rebuild.measure(workbench, case, {})
+    assert (len(found.failures), len(found.warnings)) == ((1, 0) if error > 1e-5 else (0, 1))
+    assert ("another processor" in (*found.failures, *found.warnings)[0]) == bool(cached)

@@ -47,7 +47,7 @@ def test_the_cache_is_pruned_to_a_size_and_cleared(
     ("arguments", "says"),
     [
         (["cache", "list"], "there is no cache at"),
-        (["cache", "prune", "much"], "'much' is no bytes quantity"),
+        (["cache", "prune", "much"], "'much' is not a bytes quantity"),
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(

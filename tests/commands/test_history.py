@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ DEVICE = {
 KEY = "digits/ort/fp32/latency"
 
 
-def run_of(number: int, p50_ms: float = 0.02, branch: str = "main", **changes):
+def run_of(
+    number: int, p50_ms: float = 0.02, branch: str = "main", **changes: Any
+) -> dict[str, Any]:
     """A run on one day, with one candidate of which the median latency is stated."""
     cases = [{**item, "device": DEVICE} for item in candidate(**changes)]
     for item in cases:

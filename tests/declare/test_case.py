@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgecheck.declare import metrics
 from edgecheck.declare.budget import Budget
-from edgecheck.declare.case import Case, Selection, expand, shipped_precisions
+from edgecheck.declare.case import Case, Matrix, Selection, expand, shipped_precisions
 from edgecheck.declare.device_classes import DEVICE_CLASSES, find_device_class
 from edgecheck.declare.model import Artifact, Evaluation, Input, Model
 from edgecheck.errors import EdgecheckError, SelectionError
@@ -34,11 +35,11 @@ SMALL = Target(
 EVALUATION = Evaluation([1], [1], metric=metrics.top1)
 
 
-def source():
+def source() -> None:
     raise AssertionError("expanding must not call the source")
 
 
-def model(**changes):
+def model(**changes: Any) -> Model:
     return Model(
         **{
             "source": source,
@@ -52,12 +53,12 @@ def model(**changes):
     )
 
 
-def matrix(declared, *targets, **selected):
+def matrix(declared: Model, *targets: Target, **selected: Any) -> Matrix:
     return expand("toy", declared, Budget(), Selection(targets or (ORT,), **selected))
 
 
-def ids(*arguments, **selected):
-    return [case.id for case in matrix(*arguments, **selected).cases]
+def ids(declared: Model, *targets: Target, **selected: Any) -> list[str]:
+    return [case.id for case in matrix(declared, *targets, **selected).cases]
 
 
 keys = st.tuples(
@@ -67,7 +68,7 @@ names = st.text("ab-.", min_size=1, max_size=4) | st.sampled_from(["ort", "int8"
 
 
 @st.composite
-def models(draw):
+def models(draw: st.DrawFn) -> Model:
     artifacts = draw(st.dictionaries(keys, st.just("m.onnx"), max_size=3))
     have_source = draw(st.booleans()) or not artifacts
     shipped = st.dictionaries(
@@ -88,7 +89,7 @@ def models(draw):
 
 
 @st.composite
-def selections(draw):
+def selections(draw: st.DrawFn) -> Selection:
     precisions = st.lists(st.sampled_from(PRECISIONS), min_size=1, unique=True).map(tuple)
     targets = st.sampled_from([*TARGETS, SMALL])
     return Selection(
@@ -104,7 +105,7 @@ def selections(draw):
 
 @law
 @given(models(), selections())
-def test_ids_and_candidates_never_repeat(declared, selection):
+def test_ids_and_candidates_never_repeat(declared: Model, selection: Selection) -> None:
     cases = expand("toy", declared, Budget(), selection).cases
     assert len({case.id for case in cases}) == len(cases)
     assert len({case.candidate for case in cases}) == len(cases)
@@ -112,7 +113,7 @@ def test_ids_and_candidates_never_repeat(declared, selection):
 
 @law
 @given(models(), selections())
-def test_only_what_was_selected_becomes_a_case(declared, selection):
+def test_only_what_was_selected_becomes_a_case(declared: Model, selection: Selection) -> None:
     for case in expand("toy", declared, Budget(), selection).cases:
         assert case.target in selection.targets
         assert selection.precisions is None or case.precision in selection.precisions
@@ -122,7 +123,9 @@ def test_only_what_was_selected_becomes_a_case(declared, selection):
 
 @law
 @given(models(), selections())
-def test_selecting_precisions_by_name_gives_a_subset_of_the_supported_cases(declared, selection):
+def test_selecting_precisions_by_name_gives_a_subset_of_the_supported_cases(
+    declared: Model, selection: Selection
+) -> None:
     every = {
         case.id
         for case in expand(
@@ -135,7 +138,7 @@ def test_selecting_precisions_by_name_gives_a_subset_of_the_supported_cases(decl
 
 @law
 @given(models(), selections())
-def test_more_targets_only_add_cases(declared, selection):
+def test_more_targets_only_add_cases(declared: Model, selection: Selection) -> None:
     fewer = expand("toy", declared, Budget(), replace(selection, targets=selection.targets[:1]))
     more = expand("toy", declared, Budget(), selection)
     assert [case.id for case in fewer.cases] == [case.id for case in more.cases][: len(fewer.cases)]
@@ -143,14 +146,16 @@ def test_more_targets_only_add_cases(declared, selection):
 
 @law
 @given(models(), selections())
-def test_expanding_twice_gives_the_same_cases_in_the_same_order(declared, selection):
+def test_expanding_twice_gives_the_same_cases_in_the_same_order(
+    declared: Model, selection: Selection
+) -> None:
     once, again = (expand("toy", declared, Budget(), selection) for _ in range(2))
     assert once == again
 
 
 @law
 @given(models(), selections())
-def test_what_is_no_case_for_lack_of_data_is_told(declared, selection):
+def test_what_is_no_case_for_lack_of_data_is_told(declared: Model, selection: Selection) -> None:
     """Each shipped precision is a case or an absence, never neither and never both."""
     selection = replace(selection, models=(), profile=None)
     found = expand("toy", declared, Budget(), selection)
@@ -166,14 +171,14 @@ def test_what_is_no_case_for_lack_of_data_is_told(declared, selection):
 # -- ids
 
 
-def test_an_id_names_variant_target_and_precision():
+def test_an_id_names_variant_target_and_precision() -> None:
     declared = model(variants={"pruned": source})
     assert ids(declared, precisions=("int8",)) == ["ort-int8", "pruned-ort-int8"]
     candidates = [case.candidate for case in matrix(declared, precisions=("int8",)).cases]
     assert candidates == ["toy/ort/int8", "toy:pruned/ort/int8"]
 
 
-def test_variants_come_in_sorted_order_whatever_order_they_were_declared_in():
+def test_variants_come_in_sorted_order_whatever_order_they_were_declared_in() -> None:
     declared = model(variants={"b": source, "a": source}, targets={"ort": ["fp32"]})
     assert ids(declared) == ["ort-fp32", "a-ort-fp32", "b-ort-fp32"]
 
@@ -181,22 +186,22 @@ def test_variants_come_in_sorted_order_whatever_order_they_were_declared_in():
 # -- what ships
 
 
-def test_a_model_ships_all_that_a_target_has_unless_it_says_otherwise():
+def test_a_model_ships_all_that_a_target_has_unless_it_says_otherwise() -> None:
     assert ids(model()) == [f"ort-{name}" for name in PRECISIONS if name in ORT.build.precisions]
     assert ids(model(), SMALL) == ["small-fp32", "small-int8"]
 
 
-def test_declared_artifacts_and_builders_are_exactly_what_ships():
+def test_declared_artifacts_and_builders_are_exactly_what_ships() -> None:
     declared = model(artifacts={("ort", "int8"): "m.onnx"}, builders={"ort": max})
     assert ids(declared, ORT, TFLITE) == ["ort-fp32", "ort-int8"]
 
 
-def test_declared_targets_win_over_artifacts():
+def test_declared_targets_win_over_artifacts() -> None:
     declared = model(artifacts={"ort": "m.onnx"}, targets={"ort": ["int8"], "tflite": ["fp32"]})
     assert ids(declared, ORT, TFLITE) == ["ort-int8", "tflite-fp32"]
 
 
-def test_precisions_come_in_the_order_of_reports():
+def test_precisions_come_in_the_order_of_reports() -> None:
     assert ids(model(targets={"ort": ["int8", "fp32"]})) == ["ort-fp32", "ort-int8"]
 
 
@@ -212,7 +217,7 @@ def test_precisions_come_in_the_order_of_reports():
         ),
     ],
 )
-def test_a_misspelt_precision_does_not_silently_ship_nothing(changes):
+def test_a_misspelt_precision_does_not_silently_ship_nothing(changes: dict[str, Any]) -> None:
     with pytest.raises(EdgecheckError):
         matrix(model(**changes))
 
@@ -220,13 +225,13 @@ def test_a_misspelt_precision_does_not_silently_ship_nothing(changes):
 # -- what was asked for by name
 
 
-def test_a_precision_that_the_runtime_has_not_is_unsupported_where_asked_for():
+def test_a_precision_that_the_runtime_has_not_is_unsupported_where_asked_for() -> None:
     (case,) = matrix(model(), SMALL, precisions=("int4",)).cases
     assert case.id == "small-int4"
     assert "small has no int4; it has fp32, int8" in case.unsupported
 
 
-def test_a_declared_precision_that_the_runtime_has_not_is_one_unsupported_case():
+def test_a_declared_precision_that_the_runtime_has_not_is_one_unsupported_case() -> None:
     declared = model(targets={"small": ["fp32", "int4"]})
     found = matrix(declared, SMALL, precisions=("fp32", "int4")).cases
     assert [(case.id, bool(case.unsupported)) for case in found] == [
@@ -235,15 +240,15 @@ def test_a_declared_precision_that_the_runtime_has_not_is_one_unsupported_case()
     ]
 
 
-def test_a_precision_that_the_model_does_not_ship_is_no_case():
+def test_a_precision_that_the_model_does_not_ship_is_no_case() -> None:
     assert ids(model(targets={"ort": ["fp32"]}), precisions=("int8",)) == []
 
 
-def test_a_profile_leaves_out_what_its_hardware_can_not_run():
+def test_a_profile_leaves_out_what_its_hardware_can_not_run() -> None:
     assert ids(model(), profile=DEVICE_CLASSES["mcu"]) == ["ort-int8", "ort-int8-qat"]
 
 
-def test_a_precision_asked_for_by_name_against_the_profile_is_unsupported():
+def test_a_precision_asked_for_by_name_against_the_profile_is_unsupported() -> None:
     (case,) = matrix(model(), profile=DEVICE_CLASSES["mcu"], precisions=("fp32",)).cases
     assert "a mcu device runs int8, int8-qat only, not fp32" in case.unsupported
 
@@ -261,7 +266,9 @@ def test_a_precision_asked_for_by_name_against_the_profile_is_unsupported():
         (("other",), []),
     ],
 )
-def test_globs_select_models_and_variants_by_their_whole_name(globs, expected):
+def test_globs_select_models_and_variants_by_their_whole_name(
+    globs: tuple[str, ...], expected: list[str]
+) -> None:
     declared = model(variants={"pruned": source}, targets={"ort": ["fp32"]})
     assert [case.variant for case in matrix(declared, models=globs).cases] == expected
 
@@ -277,7 +284,9 @@ def test_globs_select_models_and_variants_by_their_whole_name(globs, expected):
         ({"qat": {"tflite": source}}, "int8-qat", "pass qat="),
     ],
 )
-def test_a_precision_that_lacks_data_is_absent_with_what_would_bring_it(changes, precision, reason):
+def test_a_precision_that_lacks_data_is_absent_with_what_would_bring_it(
+    changes: dict[str, Any], precision: str, reason: str
+) -> None:
     found = matrix(model(**changes))
     assert precision not in [case.precision for case in found.cases]
     (absence,) = [item for item in found.absences if item.what == precision]
@@ -285,24 +294,24 @@ def test_a_precision_that_lacks_data_is_absent_with_what_would_bring_it(changes,
     assert reason in absence.reason
 
 
-def test_an_empty_array_of_calibration_data_is_data():
+def test_an_empty_array_of_calibration_data_is_data() -> None:
     assert "ort-int8" in ids(model(calibration=np.zeros((0, 4), np.float32)))
 
 
-def test_a_variant_has_no_qat_program():
+def test_a_variant_has_no_qat_program() -> None:
     found = matrix(model(variants={"pruned": source}), precisions=("int8-qat",))
     assert [case.id for case in found.cases] == ["ort-int8-qat"]
     assert [item.subject for item in found.absences] == ["toy:pruned/ort"]
 
 
-def test_a_file_of_the_users_own_needs_no_data():
+def test_a_file_of_the_users_own_needs_no_data() -> None:
     declared = model(calibration=None, qat=None, artifacts={("ort", "int8"): "m.onnx"})
     found = matrix(declared)
     assert [case.id for case in found.cases] == ["ort-int8"]
     assert found.absences == ()
 
 
-def test_quantized_files_are_made_from_the_users_own_float_file():
+def test_quantized_files_are_made_from_the_users_own_float_file() -> None:
     declared = model(
         source=None,
         reference="ort",
@@ -312,7 +321,7 @@ def test_quantized_files_are_made_from_the_users_own_float_file():
     assert ids(declared) == ["ort-fp32", "ort-fp16", "ort-int8"]
 
 
-def test_without_source_and_float_file_there_is_no_case():
+def test_without_source_and_float_file_there_is_no_case() -> None:
     declared = model(
         source=None,
         reference="tflite",
@@ -324,7 +333,7 @@ def test_without_source_and_float_file_there_is_no_case():
     assert "no source" in found.absences[0].reason
 
 
-def test_a_tensorflow_file_reaches_only_targets_that_read_it():
+def test_a_tensorflow_file_reaches_only_targets_that_read_it() -> None:
     targets = [find_target(name) for name in ("tflite", "ort-web", "executorch")]
     found = matrix(model(source="m.keras", qat="m.keras"), *targets, precisions=("fp32",))
     assert {case.target.name for case in found.cases} == {"tflite", "ort-web"}
@@ -334,13 +343,13 @@ def test_a_tensorflow_file_reaches_only_targets_that_read_it():
     assert "no route from a TensorFlow model to int8-qat" in found.absences[0].reason
 
 
-def test_an_onnx_source_reaches_only_targets_that_read_it():
+def test_an_onnx_source_reaches_only_targets_that_read_it() -> None:
     found = matrix(model(source="m.onnx", qat=None), ORT, TFLITE, precisions=("fp32",))
     assert [case.id for case in found.cases] == ["ort-fp32"]
     assert "no route from an ONNX file" in found.absences[0].reason
 
 
-def test_missing_evaluation_data_is_told_once_and_only_where_accuracy_is_checked():
+def test_missing_evaluation_data_is_told_once_and_only_where_accuracy_is_checked() -> None:
     declared = model(evaluation=None)
     told = [item for item in matrix(declared, ORT, TFLITE).absences if item.what == "accuracy"]
     assert [item.subject for item in told] == ["toy"]
@@ -352,18 +361,27 @@ def test_missing_evaluation_data_is_told_once_and_only_where_accuracy_is_checked
 # -- one case
 
 
-def case(variant="", precision="int8", target=ORT, budget=None, **changes):
+def case(
+    variant: str = "",
+    precision: str = "int8",
+    target: Target = ORT,
+    budget: Budget | None = None,
+    **changes: Any,
+) -> Case:
     return Case("toy", variant, target, precision, model(**changes), budget or Budget())
 
 
-def test_a_case_of_the_model_itself_judges_the_users_file_and_a_variant_does_not():
-    changes = {"artifacts": {("ort", "int8"): "m.onnx"}, "variants": {"pruned": source}}
+def test_a_case_of_the_model_itself_judges_the_users_file_and_a_variant_does_not() -> None:
+    changes: dict[str, Any] = {
+        "artifacts": {("ort", "int8"): "m.onnx"},
+        "variants": {"pruned": source},
+    }
     assert case(**changes).artifact == Artifact("m.onnx")
     assert case("pruned", **changes).artifact is None
     assert case(precision="fp32", **changes).artifact is None
 
 
-def test_limits_are_selected_by_target_precision_variant_and_output():
+def test_limits_are_selected_by_target_precision_variant_and_output() -> None:
     budget = Budget(
         accuracy_drop={"default": 0.5, "ort": 0.4, "ort/int8": 0.3, "ort/int8/pruned": 0.2},
         sqnr_db={"default": 1, "y": 2},
@@ -376,7 +394,7 @@ def test_limits_are_selected_by_target_precision_variant_and_output():
     assert case(budget=budget).limits("y")["sqnr_db"].value == 2
 
 
-def test_limits_are_selected_by_the_device_class_too():
+def test_limits_are_selected_by_the_device_class_too() -> None:
     budget = Budget(latency_p95={"default": "9 ms", "mobile": "3 ms"})
     held = {
         name: expand("toy", model(), budget, Selection((ORT,), profile=profile)).cases[0].limits()
@@ -386,7 +404,7 @@ def test_limits_are_selected_by_the_device_class_too():
     assert held["none"]["latency_p95"].value == held["sbc"]["latency_p95"].value == 9
 
 
-def test_the_last_release_is_found_by_target_and_precision():
+def test_the_last_release_is_found_by_target_and_precision() -> None:
     declared = model(
         baselines={"ort": "old.onnx", ("ort", "int8"): Artifact("old8.onnx", inputs={"x": "y"})},
         variants={"pruned": source},
@@ -398,7 +416,7 @@ def test_the_last_release_is_found_by_target_and_precision():
     assert sorted(with_one) == ["ort-fp32", "ort-int8"]  # no variant, no other target
 
 
-def test_profiles_are_found_by_name_and_misspelt_ones_suggested():
+def test_profiles_are_found_by_name_and_misspelt_ones_suggested() -> None:
     assert find_device_class("mcu") is DEVICE_CLASSES["mcu"]
     with pytest.raises(SelectionError, match="did you mean 'edge-tpu'"):
         find_device_class("edgetpu")

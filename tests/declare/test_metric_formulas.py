@@ -18,18 +18,18 @@ law = settings(deadline=None, derandomize=True, max_examples=25)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def classified(seed, classes=4, samples=60):
+def classified(seed: int, classes: int = 4, samples: int = 60) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.normal(size=(samples, classes)), rng.integers(0, classes, samples)
 
 
-def segmented(seed, channels=1):
+def segmented(seed: int, channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     scores = np.moveaxis(rng.normal(size=(6, 8, 10, 3)), -1, channels)
     return scores, rng.integers(-1, 3, (6, 8, 10))
 
 
-def drawn_for(metric, seed):
+def drawn_for(metric: Metric, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     if metric.name == "mean_iou":
         return segmented(seed)
@@ -44,7 +44,7 @@ def drawn_for(metric, seed):
 
 @law
 @given(seeds, st.integers(2, 6))
-def test_f1_is_scikit_learns(seed, classes):
+def test_f1_is_scikit_learns(seed: int, classes: int) -> None:
     scores, labels = classified(seed, classes)
     found = scores.argmax(-1)
     for average in ("macro", "micro"):
@@ -55,7 +55,7 @@ def test_f1_is_scikit_learns(seed, classes):
 
 @law
 @given(seeds)
-def test_binary_f1_takes_scores_of_both_classes_or_probabilities_of_the_second(seed):
+def test_binary_f1_takes_scores_of_both_classes_or_probabilities_of_the_second(seed: int) -> None:
     rng = np.random.default_rng(seed)
     probabilities, labels = rng.random(40), rng.integers(0, 2, 40)
     expected = pytest.approx(sk.f1_score(labels, probabilities > 0.5))
@@ -78,14 +78,16 @@ def test_binary_f1_takes_scores_of_both_classes_or_probabilities_of_the_second(s
         ("mean_iou", np.zeros((2, 3, 5, 5)), np.full((2, 5, 5), 255), "label 255 of 3 classes"),
     ],
 )
-def test_predictions_that_can_be_read_two_ways_or_none_are_refused(name, scores, labels, says):
+def test_predictions_that_can_be_read_two_ways_or_none_are_refused(
+    name: str, scores: np.ndarray, labels: np.ndarray, says: str
+) -> None:
     with pytest.raises(ValueError, match=says):
         METRICS[name](scores, labels)
 
 
 @law
 @given(seeds, st.integers(3, 5))
-def test_areas_are_scikit_learns_and_logits_go_through_a_softmax(seed, classes):
+def test_areas_are_scikit_learns_and_logits_go_through_a_softmax(seed: int, classes: int) -> None:
     scores, _ = classified(seed, classes)
     labels = np.arange(len(scores)) % classes
     probabilities = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
@@ -98,7 +100,7 @@ def test_areas_are_scikit_learns_and_logits_go_through_a_softmax(seed, classes):
 
 @law
 @given(seeds)
-def test_binary_areas_take_one_score_or_two(seed):
+def test_binary_areas_take_one_score_or_two(seed: int) -> None:
     scores, _ = classified(seed, 2)
     labels = np.arange(len(scores)) % 2
     margin = scores[:, 1] - scores[:, 0]
@@ -112,7 +114,7 @@ def test_binary_areas_take_one_score_or_two(seed):
 
 @law
 @given(seeds)
-def test_mean_iou_is_scikit_learns_over_labelled_pixels_in_every_layout(seed):
+def test_mean_iou_is_scikit_learns_over_labelled_pixels_in_every_layout(seed: int) -> None:
     scores, labels = segmented(seed)
     found, known = scores.argmax(1), labels >= 0
     expected = pytest.approx(sk.jaccard_score(labels[known], found[known], average="macro"))
@@ -124,7 +126,7 @@ def test_mean_iou_is_scikit_learns_over_labelled_pixels_in_every_layout(seed):
 
 @law
 @given(seeds)
-def test_regression_is_scikit_learns(seed):
+def test_regression_is_scikit_learns(seed: int) -> None:
     rng = np.random.default_rng(seed)
     found, labels = rng.normal(size=(2, 30))
     column = found[:, None].astype(np.float32)
@@ -138,20 +140,22 @@ def test_regression_is_scikit_learns(seed):
         assert as_metric(name)(column, labels) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_cosine_of_equal_opposite_orthogonal_and_empty_vectors():
+def test_cosine_of_equal_opposite_orthogonal_and_empty_vectors() -> None:
     found = np.array([[1.0, 2.0], [1.0, 0.0], [0.0, 0.0], [3.0, 4.0]])
     labels = np.array([[2.0, 4.0], [0.0, 1.0], [1.0, 1.0], [-3.0, -4.0]])
-    assert METRICS["cosine"].per_sample(found, labels) == pytest.approx([1.0, 0.0, 0.0, -1.0])
+    per_sample = METRICS["cosine"].per_sample
+    assert per_sample is not None
+    assert per_sample(found, labels) == pytest.approx([1.0, 0.0, 0.0, -1.0])
 
 
-def test_psnr_is_the_mean_over_images_and_has_a_top():
+def test_psnr_is_the_mean_over_images_and_has_a_top() -> None:
     labels = np.zeros((2, 1, 4, 4))
     found = labels + np.array([0.1, 0.01]).reshape(2, 1, 1, 1)
     assert METRICS["psnr"](found, labels) == pytest.approx(30.0)  # of 20 dB and 40 dB
     assert METRICS["psnr"](labels, labels) == 100.0
 
 
-def test_word_errors_are_jiwers_for_texts_and_for_ids_with_padding():
+def test_word_errors_are_jiwers_for_texts_and_for_ids_with_padding() -> None:
     truth = ["the cat sat down", "yes", "no way"]
     found = ["the cat sat sat up", "yes", "way"]
     expected = jiwer.wer(truth, found)
@@ -164,7 +168,8 @@ def test_word_errors_are_jiwers_for_texts_and_for_ids_with_padding():
 @pytest.mark.parametrize(
     "metric", [item for item in METRICS.values() if item.per_sample], ids=lambda item: item.name
 )
-def test_the_rows_of_samples_make_the_metric(metric: Metric):
+def test_the_rows_of_samples_make_the_metric(metric: Metric) -> None:
+    assert metric.per_sample is not None
     for seed in range(3):
         predictions, labels = drawn_for(metric, seed)
         rows = np.asarray(metric.per_sample(predictions, labels))
@@ -175,7 +180,7 @@ def test_the_rows_of_samples_make_the_metric(metric: Metric):
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda item: item.name)
-def test_the_direction_is_that_of_better_predictions(metric: Metric):
+def test_the_direction_is_that_of_better_predictions(metric: Metric) -> None:
     """The labels themselves, as predictions, are the best that there can be."""
     predictions, labels = drawn_for(metric, 0)
     if metric.name == "mean_iou":
@@ -189,7 +194,9 @@ def test_the_direction_is_that_of_better_predictions(metric: Metric):
 
 
 @pytest.mark.parametrize(("name", "module"), [("wer", "jiwer"), ("r2", "sklearn.metrics")])
-def test_a_missing_package_is_named(name, module, monkeypatch):
+def test_a_missing_package_is_named(
+    name: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     predictions, labels = drawn_for(METRICS[name], 0)
     package = {"jiwer": "jiwer", "sklearn.metrics": "scikit-learn"}[module]

@@ -82,6 +82,11 @@ def shares() -> torch.nn.Module:
     return _Shares(1e-6).eval()
 
 
+def _made(make: Callable[[float], torch.nn.Module], least: float, _: Any) -> torch.nn.Module:
+    """Another module than the given one."""
+    return make(least)
+
+
 def _boundary() -> Iterator[Fault]:
     kinds = {"cnn": (standardized, _Standardized), "series": (logarithmic, _Logarithmic)}
     kinds["transformer"] = (shares, _Shares)
@@ -105,7 +110,7 @@ def _boundary() -> Iterator[Fault]:
             target,
             precision,
             functools.partial(
-                _build, lambda _, make=module, to=least: make(to), model, target, precision, {}
+                _build, functools.partial(_made, module, least), model, target, precision, {}
             ),
             # Core ML's own log gives no infinity: it adds 1e-45.
             says="with all inputs at (zero|their (low|high)est)",
@@ -225,6 +230,7 @@ class _Smoothed(torch.nn.Module):
         super().__init__()
         self.net = net
         self.share = share
+        self.last: torch.Tensor
         self.register_buffer("last", torch.zeros(1, 10))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -264,7 +270,7 @@ def _nondeterministic() -> Iterator[Fault]:
             precision,
             functools.partial(
                 _build,
-                lambda net, size=amplitude: _Noisy(net, size),
+                functools.partial(_Noisy, amplitude=amplitude),
                 "cnn",
                 "coreml",
                 precision,
@@ -311,7 +317,7 @@ def _states() -> Iterator[Fault]:
     for precision, share in (("fp32", 0.1), ("fp16", 0.01)):
         build = functools.partial(
             _build,
-            lambda net, share=share: _Smoothed(net, share),
+            functools.partial(_Smoothed, share=share),
             "cnn",
             "coreml",
             precision,
@@ -348,10 +354,10 @@ def _fallbacks() -> Iterator[Fault]:
         # It is in every build for the CPU, and takes no operator of this kind.
         ("series", "int8", "AzureExecutionProvider", "no operator runs on AzureExecutionProvider"),
     ):
-        options = {"ort": {"providers": [provider, "CPUExecutionProvider"]}}
+        providers = {"ort": {"providers": [provider, "CPUExecutionProvider"]}}
         name = f"{provider.lower()}-{model}-ort-{precision}"
         plant = functools.partial(_sound, model, "ort", precision)
-        declared = {"target_options": options}
+        declared = {"target_options": providers}
         yield Fault(kind, name, model, "ort", precision, plant, "export", says, declared=declared)
     for name, target, precision, wrap, options in (
         ("nan-guard", "tflite", "fp32", _Guarded, {}),

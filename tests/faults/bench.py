@@ -98,8 +98,7 @@ class Bench:
         torch.capture(module, inputs, declared.outputs, declared.dims, source)
         made_from = kind.build.precisions[precision]
         # A file of a broken module can't start from the sound fp32 file.
-        if made_from in ("float", "onnx"):
-            maker = "ort" if made_from == "onnx" else target
+        if maker := kind.float_file_of(made_from):
             source = work / f"float{find_target(maker).files.suffix}"
             self._write(maker, "fp32", work / "program.pt2", source, inputs, model, work)
         found = self.samples(model) if calibration is None else calibration
@@ -131,7 +130,7 @@ class Bench:
             output=str(path),
             inputs=[item.name for item in inputs],
             outputs=list(declared.outputs),
-            calibration=calibration and data.save_feed(calibration, work / "calibration"),
+            calibration=data.save_feed(calibration, work / "calibration") if calibration else None,
             example=data.save_feed(data.random_inputs(inputs, sizes, rng), work / "example"),
             options={**kind.options.defaults, **(options or {})},
             dims={name: declared.dim_range(name) for name in sorted(named)},

@@ -64,7 +64,7 @@ class Images(nn.Module):
 class Rows(Images):
     """The same of the transformer."""
 
-    def forward(self, rows: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, rows: Tensor) -> Tensor:
         return self.model(self.before(rows))
 
 

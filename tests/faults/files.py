@@ -162,7 +162,9 @@ def _too_new() -> Iterator[Fault]:
         ("cnn/coreml/fp32", 6, {}, "opset"),
     ):
         edit = functools.partial(_change_package, functools.partial(_specification, version))
-        options = {"declared": {"target_options": {"coreml": declared}}} if declared else {}
+        options: dict[str, Any] = (
+            {"declared": {"target_options": {"coreml": declared}}} if declared else {}
+        )
         yield edited(kind, f"specification-{version}", candidate, edit, says, **options)
 
 

@@ -56,8 +56,8 @@ def judge(
         assert process.stdout is not None
         for line in process.stdout:
             stream.write(line)
-            if found := _SHARE.search(line):
-                progress(f"judging {found[1]} %")
+            if share := _SHARE.search(line):
+                progress(f"judging {share[1]} %")
     progress("")
     if process.returncode not in (0, 1):
         raise SystemExit(f"pytest did not run the cases:\n{log.read_text()[-3000:]}")

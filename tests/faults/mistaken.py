@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,17 @@ def _standardised(signal: Tensor) -> Tensor:
     return (signal - 0.05) / 1.1
 
 
+def _evaluation(model: str) -> edgecheck.Evaluation:
+    found = MODELS[model].evaluation
+    assert found is not None
+    return found
+
+
 _RAW = {
     "source": raw_cnn,
     "inputs": [edgecheck.Input("image", ("batch", 1, 8, 8), low=0.0, high=_PIXELS)],
     "calibration": raw_calibration,
-    "evaluation": replace(MODELS["cnn"].evaluation, inputs=raw_images),
+    "evaluation": replace(_evaluation("cnn"), inputs=raw_images),
 }
 _MISSING, _DOUBLED = "missing pre-processing", "doubled pre-processing"
 _PREPROCESSING = (
@@ -221,7 +227,7 @@ def _labelled(what: str, where: str, labels: Callable[[], Any]) -> Fault:
         *(_LABELS, f"{what}-{model}-{target}-{precision}", model, target, precision),
         lambda bench, path: _copied(bench, path, model, target, precision),
         *("accuracy", "order"),
-        declared={"evaluation": replace(MODELS[model].evaluation, labels=labels)},
+        declared={"evaluation": replace(_evaluation(model), labels=labels)},
     )
 
 
@@ -272,6 +278,10 @@ _OUTPUTS = (
 _OTHER = "artifact of another model"
 
 
+def _instead(make: Callable[[], nn.Module], _: nn.Module) -> nn.Module:
+    return make()
+
+
 def _other(
     what: str, where: str, target: str, precision: str, found: str, check: str, says: str
 ) -> Fault:
@@ -285,7 +295,7 @@ def _other(
 
 _MODELS = (
     *(
-        changed(_OTHER, what, where, lambda module, other=other: other())
+        changed(_OTHER, what, where, partial(_instead, other))
         for what, where, other in (
             ("pruned", "cnn ort fp32", digits.pruned_cnn),
             ("pruned", "cnn tflite int8", digits.pruned_cnn),

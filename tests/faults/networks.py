@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,9 @@ from torch.nn import functional
 CLASSES = 10
 
 
-def _conv(inputs: int, outputs: int, size: int = 3, *, act: type[nn.Module] = nn.ReLU, **how: int):
+def _conv(
+    inputs: int, outputs: int, size: int = 3, *, act: type[nn.Module] = nn.ReLU, **how: Any
+) -> nn.Sequential:
     padding = size // 2
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, padding=padding, bias=False, **how),
@@ -317,7 +321,7 @@ def _squeeze_excite() -> nn.Module:
     return Image(stem, *blocks, width=16)
 
 
-NETWORKS = MappingProxyType(
+NETWORKS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
     {
         "perceptron": partial(_perceptrons, Features, nn.ReLU, 24, 48, 48, 5),
         "lenet": _lenet,

@@ -34,9 +34,7 @@ def regrid(
         reader: what is added to the zero point on the reader's side only.
     """
     file = opened(bench.sound(model, target, "int8"))
-    {"ort": _regrid_onnx, "tflite": _regrid_tflite, "coreml": _regrid_package}[target](
-        file, place, scale, zero, reader
-    )
+    _REGRID[target](file, place, scale, zero, reader)
     file.save(path)
 
 
@@ -81,6 +79,12 @@ def _regrid_package(file: Any, place: str, scale: float, zero: int | None, reade
             value.values = (np.frombuffer(value.values, np.float16) * np.float16(scale)).tobytes()
 
 
+_REGRID: dict[str, Callable[[Any, Any, float, int | None, int], None]] = {
+    "ort": _regrid_onnx,
+    "tflite": _regrid_tflite,
+    "coreml": _regrid_package,
+}
+
 _CLIPPED: tuple[tuple[str, str, Any, Any, float, str], ...] = (
     ("cnn", "ort", "relu_1", None, 0.5, "block2.0"),
     ("transformer", "ort", "gelu_1", None, 0.3, "layers.1.expand"),
@@ -120,7 +124,7 @@ def unequal_cnn() -> Any:
     """
     import torch
 
-    module = digits.trained_cnn()
+    module: Any = digits.trained_cnn()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for block, then, each in (
@@ -216,7 +220,7 @@ def _clipped() -> list[Fault]:
     return found
 
 
-def _zero(model: str, target: str, place: Any, layer: str, **grid: int) -> Fault:
+def _zero(model: str, target: str, place: Any, layer: str, **grid: Any) -> Fault:
     plant = partial(regrid, model=model, target=target, place=place, **grid)
     what = "-".join(f"{name}-{value}" for name, value in grid.items()).replace("--", "-minus-")
     return _fault("wrong zero point", model, target, plant, what=what, layer=layer)

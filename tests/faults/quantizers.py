@@ -32,7 +32,7 @@ def quantize_onnx(
     samples = bench.samples(model)
     rows = [{name: array[i : i + 8] for name, array in samples.items()} for i in range(0, 256, 8)]
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
             return rows.pop(0) if rows else None
 

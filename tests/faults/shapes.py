@@ -6,6 +6,7 @@ the modules beside this one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ FAULTS = (
             _RESIZE,
             what,
             where,
-            behind(where, lambda image, how=how: _resized(image, how)),
+            behind(where, functools.partial(_resized, how=how)),
             declared={"source": resizing_cnn},
         )
         for what, where, how in (

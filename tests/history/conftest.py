@@ -38,10 +38,11 @@ def rows(url: str, query: str) -> list[tuple[object, ...]]:
         finally:
             connection.close()
     engine = sql.create_engine(sql.make_url(url).set(drivername="postgresql+psycopg"))
-    with engine.connect() as connection:
-        found = [tuple(row) for row in connection.exec_driver_sql(query)]
-    engine.dispose()
-    return found
+    try:
+        with engine.connect() as connected:
+            return [tuple(row) for row in connected.exec_driver_sql(query)]
+    finally:
+        engine.dispose()
 
 
 def assert_whole(url: str) -> list[str]:

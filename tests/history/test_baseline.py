@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,9 @@ from tests.history.test_merge import record, shard
 DAY = "2026-11-{:02}T10:00:00+00:00"
 
 
-def report(name, day, branch="main", commit="1" * 40, failed=False):
+def report(
+    name: str, day: int, branch: str = "main", commit: str = "1" * 40, failed: bool = False
+) -> dict[str, Any]:
     """A report of a run, whose id begins with its name."""
     document = copy.deepcopy(shard("a", record("failed" if failed else "passed")))
     document["run"] |= {
@@ -27,14 +32,14 @@ def report(name, day, branch="main", commit="1" * 40, failed=False):
     return document
 
 
-def keep(path, *documents):
+def keep(path: Path, *documents: dict[str, Any]) -> History:
     history = History(str(path))
     for item in documents:
         assert history.add(item)
     return history
 
 
-def git(root, *arguments):
+def git(root: Path, *arguments: str) -> str:
     done = subprocess.run(
         ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", *arguments],
         cwd=root,
@@ -46,7 +51,7 @@ def git(root, *arguments):
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory):
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with a commit that has both kinds of tags, and a later one without."""
     root = tmp_path_factory.mktemp("repository")
     git(root, "init", "-q", "-b", "main")
@@ -60,7 +65,7 @@ def repository(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory, repository):
+def history(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[History]:
     first = git(repository, "rev-parse", "v1^{commit}")
     with keep(
         tmp_path_factory.mktemp("history") / "history.db",
@@ -91,7 +96,7 @@ def history(tmp_path_factory, repository):
         ("run:cccccccc", "cccccccc"),
     ],
 )
-def test_what_names_a_run(history, repository, spec, found):
+def test_what_names_a_run(history: History, repository: Path, spec: str, found: str) -> None:
     assert find_run(spec, history, repository).id.startswith(found)
 
 
@@ -111,13 +116,13 @@ def test_what_names_a_run(history, repository, spec, found):
         ("bbbbb", "no run fits 'bbbbb'"),  # too short for an id
     ],
 )
-def test_what_names_no_run(history, repository, spec, says):
+def test_what_names_no_run(history: History, repository: Path, spec: str, says: str) -> None:
     with pytest.raises(HistoryError) as caught:
         find_run(spec, history, repository)
     assert says in str(caught.value)
 
 
-def test_a_name_is_a_run_then_a_tag_then_a_branch(tmp_path, repository):
+def test_a_name_is_a_run_then_a_tag_then_a_branch(tmp_path: Path, repository: Path) -> None:
     first = git(repository, "rev-parse", "v1^{commit}")
     name = "abcdef"
     documents = [report(name, 1, branch="x"), report("1" * 8, 2, branch=name)]
@@ -130,20 +135,20 @@ def test_a_name_is_a_run_then_a_tag_then_a_branch(tmp_path, repository):
         assert find_run("branch:main", history, repository).branch == "main"
 
 
-def test_a_whole_id_is_that_run_though_another_begins_with_it(tmp_path):
+def test_a_whole_id_is_that_run_though_another_begins_with_it(tmp_path: Path) -> None:
     documents = [report("a" * 6, 1), report("a" * 7, 2)]
     documents[0]["run"]["id"], documents[1]["run"]["id"] = "a" * 6, "a" * 7
     with keep(tmp_path / "history.db", *documents) as history:
         assert find_run("run:aaaaaa", history, tmp_path).id == "a" * 6
 
 
-def test_outside_a_repository_there_are_no_tags(history, tmp_path):
+def test_outside_a_repository_there_are_no_tags(history: History, tmp_path: Path) -> None:
     assert find_run("main", history, tmp_path).id.startswith("aaaaaaa2")
     with pytest.raises(HistoryError, match="no run fits 'tag:v1'"):
         find_run("tag:v1", history, tmp_path)
 
 
-def test_a_history_without_a_run_that_fits_says_what_it_has(tmp_path):
+def test_a_history_without_a_run_that_fits_says_what_it_has(tmp_path: Path) -> None:
     with History(str(tmp_path / "history.db")) as history:
         with pytest.raises(HistoryError, match="'main': the history is empty"):
             find_run("main", history, tmp_path)
@@ -155,13 +160,13 @@ def test_a_history_without_a_run_that_fits_says_what_it_has(tmp_path):
 # -- with its results
 
 
-def test_the_results_of_a_run_in_the_history(history, repository):
+def test_the_results_of_a_run_in_the_history(history: History, repository: Path) -> None:
     results, document = find_baseline("feature/x", history.url, repository)
     assert results.run.id == document["run"]["id"] == "bbbbbbbb".ljust(32, "0")
     assert list(results.cases) == ["digits/ort/fp32/parity"]
 
 
-def test_the_results_of_a_report(tmp_path):
+def test_the_results_of_a_report(tmp_path: Path) -> None:
     path = tmp_path / "edge.json"
     path.write_text(json.dumps(report("aaaa", 1)))
     assert is_file(str(path))
@@ -170,7 +175,7 @@ def test_the_results_of_a_report(tmp_path):
     assert document == report("aaaa", 1)
 
 
-def test_no_history_is_made_to_find_a_baseline_in_it(tmp_path):
+def test_no_history_is_made_to_find_a_baseline_in_it(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match="baseline 'main': no history is kept"):
         find_baseline("main", "", tmp_path)
     path = tmp_path / "history.db"
@@ -191,11 +196,14 @@ RUN = {key: value for key, value in report("a", 1)["run"].items() if key != "git
         (TORN, "{path} is not JSON"),
         ("\udcff", "{path} is not JSON"),
         ("[" * 100_000, "{path} is not JSON"),
-        ("[]", "{path} is no report of pytest --edge-json (edgecheck-report/1): it does not say"),
+        (
+            "[]",
+            "{path} is not a report of pytest --edge-json (edgecheck-report/1): it does not say",
+        ),
         ('{"schema": "edgecheck-report/2"}', "it says 'edgecheck-report/2'"),
-        (json.dumps({**report("a", 1), "run": None}), "{path}: run is no object"),
+        (json.dumps({**report("a", 1), "run": None}), "{path}: run is not an object"),
         (json.dumps({**report("a", 1), "run": RUN}), "{path}: run has no 'git'"),
-        (json.dumps({**report("a", 1), "cases": {}}), "{path}: cases is no list"),
+        (json.dumps({**report("a", 1), "cases": {}}), "{path}: cases is not a list"),
         (json.dumps({**report("a", 1), "cases": [{}]}), "{path}: case 0 has no 'key'"),
         (
             json.dumps({**report("a", 1), "cases": [{**record(), "measurements": 3}]}),
@@ -203,7 +211,9 @@ RUN = {key: value for key, value in report("a", 1)["run"].items() if key != "git
         ),
     ],
 )
-def test_a_file_that_is_no_report_is_one_clear_error(tmp_path, text, says):
+def test_a_file_that_is_no_report_is_one_clear_error(
+    tmp_path: Path, text: str | None, says: str
+) -> None:
     path = tmp_path / "base.json"
     if text is not None:
         path.write_bytes(text.encode(errors="surrogateescape"))
@@ -212,7 +222,7 @@ def test_a_file_that_is_no_report_is_one_clear_error(tmp_path, text, says):
     assert says.format(path=path) in str(caught.value)
 
 
-def test_a_folder_is_no_report(tmp_path):
+def test_a_folder_is_no_report(tmp_path: Path) -> None:
     (tmp_path / "base.json").mkdir()
     with pytest.raises(HistoryError, match="Is a directory"):
         find_baseline(str(tmp_path / "base.json"), "", tmp_path)

@@ -1,9 +1,10 @@
-"""The history keeps what it was given, on both databases, and refuses what is no history."""
+"""The history keeps what it was given, on both databases, and refuses what is not a history."""
 
 import os
 import sqlite3
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +22,7 @@ KEY = case()["key"]
 # -- a run is kept as it was ----------------------------------------------------------------------
 
 
-def test_a_run_is_kept_once(url):
+def test_a_run_is_kept_once(url: str) -> None:
     with History(url) as history:
         assert history.add(document("one"))
         assert not history.add(document("one", [case(verdict="failed")]))
@@ -30,7 +31,7 @@ def test_a_run_is_kept_once(url):
     assert rows(url, "SELECT count(*) FROM measurements") == [(3,)]
 
 
-def test_results_and_document_are_those_of_the_report(url):
+def test_results_and_document_are_those_of_the_report(url: str) -> None:
     found = document(
         "one",
         [
@@ -85,7 +86,7 @@ CASE = st.builds(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
 )
 @given(cases=st.lists(CASE, unique_by=lambda item: item["key"], max_size=4))
-def test_whatever_a_report_says_is_kept(url, cases):
+def test_whatever_a_report_says_is_kept(url: str, cases: list[Any]) -> None:
     with History(url) as history:
         name = f"run-{len(history.runs())}"
         found = document(name, cases)
@@ -94,7 +95,7 @@ def test_whatever_a_report_says_is_kept(url, cases):
         assert history.document(name) == found
 
 
-def test_text_that_databases_do_not_take_is_kept_readable(url):
+def test_text_that_databases_do_not_take_is_kept_readable(url: str) -> None:
     found = document("one", [case(verdict="failed", reason="nul \0 and surrogate \udc80.")])
     with History(url) as history:
         history.add(found)
@@ -103,7 +104,7 @@ def test_text_that_databases_do_not_take_is_kept_readable(url):
     assert reason == "nul \ufffd and surrogate ?."
 
 
-def test_what_can_not_be_written_leaves_nothing(url):
+def test_what_can_not_be_written_leaves_nothing(url: str) -> None:
     broken = document("one", [case(), case("b", verdict=None)])
     with History(url) as history:
         with pytest.raises(HistoryError, match=r"(?i)not.null"):
@@ -115,17 +116,17 @@ def test_what_can_not_be_written_leaves_nothing(url):
 # -- runs and series ------------------------------------------------------------------------------
 
 
-def test_runs_are_the_newest_first_and_filtered(url):
+def test_runs_are_the_newest_first_and_filtered(url: str) -> None:
     with History(url) as history:
-        for name, hour, changes in (
-            ("b", 2, {"gate": "closed"}),
-            ("a", 1, {}),
-            ("d", 4, {"branch": "next", "commit": "d" * 40}),
-            ("c", 3, {}),
+        for stored in (
+            document("b", hour=2, gate="closed"),
+            document("a", hour=1),
+            document("d", hour=4, branch="next", commit="d" * 40),
+            document("c", hour=3),
         ):
-            history.add(document(name, hour=hour, **changes))
+            history.add(stored)
 
-        def names(**filters):
+        def names(**filters: Any) -> list[str]:
             return [item.id for item in history.runs(**filters)]
 
         assert names() == ["d", "c", "b", "a"]
@@ -135,23 +136,23 @@ def test_runs_are_the_newest_first_and_filtered(url):
         assert names(branch="gone") == []
 
 
-def test_a_run_that_is_not_there_is_said_so(url):
+def test_a_run_that_is_not_there_is_said_so(url: str) -> None:
     with History(url) as history:
         for ask in (history.document, lambda name: history.results(of_id(name))):
             with pytest.raises(HistoryError, match="there is no run nothing"):
                 ask("nothing")
 
 
-def test_a_series_is_of_one_number_the_oldest_first(url):
+def test_a_series_is_of_one_number_the_oldest_first(url: str) -> None:
     with History(url) as history:
         for number in range(6):
             device = OTHER_DEVICE if number == 3 else DEVICE
-            values = {**LATENCY, "latency_p50_ms": float(number)}
+            measured = {**LATENCY, "latency_p50_ms": float(number)}
             history.add(
                 document(
                     f"run-{number}",
                     [
-                        case(measurements=values, device=device),
+                        case(measurements=measured, device=device),
                         case("other", measurements={"latency_p50_ms": 99.0}),
                     ],
                     hour=10 - number,
@@ -159,7 +160,7 @@ def test_a_series_is_of_one_number_the_oldest_first(url):
                 )
             )
 
-        def values(**filters):
+        def values(**filters: Any) -> list[float]:
             points = history.series(KEY, "latency_p50_ms", **filters)
             assert all(item.run.id == f"run-{item.value:.0f}" for item in points)
             return [item.value for item in points]
@@ -174,7 +175,7 @@ def test_a_series_is_of_one_number_the_oldest_first(url):
         assert len(history.metrics_of(KEY)) == 2 * 3  # on two devices
 
 
-def test_readings_of_the_machine_know_how_far_they_varied(url):
+def test_readings_of_the_machine_know_how_far_they_varied(url: str) -> None:
     values = [1.00, 1.10, 0.90, 1.00, 1.10, 0.90, 1.00, 50.0]  # one is odd
     assert len(values) == LEAST_HISTORY
     with History(url) as history:
@@ -187,7 +188,7 @@ def test_readings_of_the_machine_know_how_far_they_varied(url):
             ):
                 history.add(document(f"{name}-{number}", hour=number, **changes))
 
-        def spreads(name, **options):
+        def spreads(name: str, **options: Any) -> dict[str, Any]:
             run = next(item for item in history.runs() if item.id == name)
             readings = history.results(run, **options).cases[KEY].readings
             return {item.metric: item.spread for item in readings}
@@ -201,14 +202,14 @@ def test_readings_of_the_machine_know_how_far_they_varied(url):
         assert spreads("device-7")["latency_p50_ms"] == 0
 
 
-def test_single_latencies_are_left_to_json_files(url):
+def test_single_latencies_are_left_to_json_files(url: str) -> None:
     measured = {**LATENCY, "samples_ns": [1, 2], "cpu_samples_ns": [1, 2]}
     with History(url) as history:
         history.add(document("run-0", [case(measurements=measured)]))
         assert history.document("run-0") == document("run-0", [case(measurements=LATENCY)])
 
 
-def test_what_was_taken_over_is_no_new_point(url):
+def test_what_was_taken_over_is_no_new_point(url: str) -> None:
     with History(url) as history:
         for number in range(LEAST_HISTORY + 3):
             reused = "run-0" if number % 4 == 3 else None
@@ -221,16 +222,17 @@ def test_what_was_taken_over_is_no_new_point(url):
         assert history.results(taken_over).cases[KEY].reused
     (reading,) = last.cases[KEY].readings
     # Runs 0 to 10 without 3 and 7: the median is 1.05, and the middle deviation 0.03.
+    assert reading.spread is not None
     assert reading.spread == pytest.approx(1.4826 * 0.03 / 1.05, rel=0.35)
     assert reading.spread < 0.1
 
 
-def test_prune_keeps_the_newest_and_the_last_that_passed_of_each_branch(url):
+def test_prune_keeps_the_newest_and_the_last_that_passed_of_each_branch(url: str) -> None:
     with History(url) as history:
         for number in range(8):
-            changes = {"branch": "next"} if number == 0 else {}
+            branch = "next" if number == 0 else "main"
             gate = "closed" if number > 4 else "passed"
-            history.add(document(f"run-{number}", hour=number, gate=gate, **changes))
+            history.add(document(f"run-{number}", hour=number, gate=gate, branch=branch))
         removed = history.prune(keep=2)
         assert [item.id for item in removed] == ["run-5", "run-3", "run-2", "run-1"]
         assert history.prune(keep=2) == []
@@ -239,10 +241,10 @@ def test_prune_keeps_the_newest_and_the_last_that_passed_of_each_branch(url):
     assert rows(url, "SELECT count(*) FROM measurements") == [(4 * 3,)]
 
 
-# -- what is no history ---------------------------------------------------------------------------
+# -- what is not a history ------------------------------------------------------------------------
 
 
-def refused(url, **options):
+def refused(url: str | Path, **options: Any) -> str:
     """The one line with which a URL is refused."""
     with pytest.raises(HistoryError) as caught:
         History(str(url), **options)
@@ -255,40 +257,42 @@ def refused(url, **options):
     "url",
     ["mysql://me:secret@host/db", "sqlite+aiosqlite:///x", "postgresql+asyncpg://me:secret@h/d"],
 )
-def test_other_databases_are_refused(url):
+def test_other_databases_are_refused(url: str) -> None:
     text = refused(url)
     assert "postgresql://USER" in text
     assert "secret" not in text
 
 
 @pytest.mark.parametrize("url", ["sqlite://", ":memory:", "", "sqlite:///file:x?mode=ro&uri=true"])
-def test_what_names_no_file_is_refused(url, tmp_path, monkeypatch):
+def test_what_names_no_file_is_refused(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert "needs a file" in refused(url)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a?b.db", "a%20b.db", "ä b/history.db"])
-def test_a_path_is_taken_as_it_is(name, tmp_path):
+def test_a_path_is_taken_as_it_is(name: str, tmp_path: Path) -> None:
     with History(str(tmp_path / name)) as history:
         history.add(document())
     assert (tmp_path / name).is_file()
 
 
-def test_a_directory_is_refused(tmp_path):
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path) == f"history {tmp_path}: it is a directory, not a file"
     (tmp_path / "file").touch()
     assert "can't make its directory: File exists" in refused(tmp_path / "file" / "history.db")
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("no database\n" * 100)
     assert "file is not a database" in refused(path)
     assert path.read_text() == "no database\n" * 100
 
 
-def test_a_truncated_database_is_refused(tmp_path):
+def test_a_truncated_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     with History(str(path)) as history:
         history.add(document())
@@ -296,7 +300,7 @@ def test_a_truncated_database_is_refused(tmp_path):
     assert "malformed" in refused(path)
 
 
-def test_where_there_is_none_none_is_made_unless_asked(tmp_path):
+def test_where_there_is_none_none_is_made_unless_asked(tmp_path: Path) -> None:
     path = tmp_path / "below" / "history.db"
     assert "there is no history at" in refused(path, create=False)
     assert not path.parent.exists()
@@ -306,7 +310,7 @@ def test_where_there_is_none_none_is_made_unless_asked(tmp_path):
     History(str(path), create=False).close()
 
 
-def test_another_programs_database_is_refused_and_left_alone(url):
+def test_another_programs_database_is_refused_and_left_alone(url: str) -> None:
     if "://" not in url:
         connection = sqlite3.connect(url)
         connection.execute("CREATE TABLE runs (miles INTEGER)")
@@ -318,7 +322,7 @@ def test_another_programs_database_is_refused_and_left_alone(url):
         rows(url, "SELECT * FROM results")
 
 
-def create_table(url):
+def create_table(url: str) -> None:
     import sqlalchemy as sql
 
     engine = sql.create_engine(sql.make_url(url).set(drivername="postgresql+psycopg"))
@@ -327,7 +331,7 @@ def create_table(url):
     engine.dispose()
 
 
-def test_a_later_version_is_refused(tmp_path):
+def test_a_later_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     History(str(path)).close()
     connection = sqlite3.connect(path)
@@ -339,7 +343,7 @@ def test_a_later_version_is_refused(tmp_path):
     assert "update edgecheck" in text
 
 
-def test_a_file_that_may_only_be_read_is_refused():
+def test_a_file_that_may_only_be_read_is_refused() -> None:
     # Not pytest's directory: it belongs to root where root runs the tests.
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "history.db"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -25,7 +26,7 @@ MOMENTS = {"sqlite": (50, 0.25), "postgresql": (15, 0.5)}
 RUN_MOMENTS = 4
 
 
-def sizes(url):
+def sizes(url: str) -> tuple[Any, ...]:
     """Runs, the cases that they say they have, and the rows that there are."""
     return rows(
         url,
@@ -37,7 +38,7 @@ def sizes(url):
     )[0]
 
 
-def test_writers_that_are_killed_leave_whole_runs(url, tmp_path):
+def test_writers_that_are_killed_leave_whole_runs(url: str, tmp_path: Path) -> None:
     History(url).close()
     path = tmp_path / "edge.json"
     report_file.write(path, many_cases("first", CASES))
@@ -78,7 +79,7 @@ class TestDouble(edgecheck.Conformance):
 
 
 @pytest.fixture
-def suite(tmp_path):
+def suite(tmp_path: Path) -> Path:
     (tmp_path / "test_suite.py").write_text(SUITE)
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
@@ -89,7 +90,7 @@ def suite(tmp_path):
     return tmp_path
 
 
-def start(directory):
+def start(directory: Path) -> subprocess.Popen[bytes]:
     """A small run that writes both, in a process group of its own."""
     options = ("--edge-targets=ort", "--edge-precisions=fp32", "--edge-checks=export")
     places = ("--edge-json=edge.json", "--edge-history=history.db", "--edge-cache=cache")
@@ -107,7 +108,7 @@ def start(directory):
     )
 
 
-def test_a_pytest_run_that_is_killed_at_its_end_leaves_whole_runs(suite):
+def test_a_pytest_run_that_is_killed_at_its_end_leaves_whole_runs(suite: Path) -> None:
     assert start(suite).wait(120) == 0
     path, history = suite / "edge.json", str(suite / "history.db")
     known = [path.read_text()]
@@ -128,7 +129,7 @@ def test_a_pytest_run_that_is_killed_at_its_end_leaves_whole_runs(suite):
     assert assert_whole(history)[0] == json.loads(path.read_text())["run"]["id"]
 
 
-def wait_for_the_report(directory: Path, run):
+def wait_for_the_report(directory: Path, run: subprocess.Popen[bytes]) -> None:
     """Until it begins to write, or has written, its JSON report."""
     path = directory / "edge.json"
     before, deadline = path.stat().st_mtime_ns, time.monotonic() + 120

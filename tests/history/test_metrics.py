@@ -12,11 +12,11 @@ from edgecheck.history.metrics import HIGHER, LOWER, METRICS, with_effects
 shares = st.sampled_from(sorted(name for name, item in METRICS.items() if not item.absolute))
 
 
-def test_without_effects_the_table_is_as_it_stands():
+def test_without_effects_the_table_is_as_it_stands() -> None:
     assert with_effects("") == METRICS
 
 
-def test_stated_effects_replace_those_of_their_metrics_only():
+def test_stated_effects_replace_those_of_their_metrics_only() -> None:
     table = with_effects(" latency_p50_ms = 3% , sqnr_db=1,size_bytes=0%")
     assert table["latency_p50_ms"].effect == pytest.approx(0.03)
     assert table["sqnr_db"].effect == 1.0
@@ -27,7 +27,7 @@ def test_stated_effects_replace_those_of_their_metrics_only():
 
 
 @given(shares, st.floats(0, 1e6))
-def test_a_percentage_is_a_share(name, percent):
+def test_a_percentage_is_a_share(name: str, percent: float) -> None:
     assert with_effects(f"{name}={percent}%")[name].effect == pytest.approx(percent / 100)
 
 
@@ -46,18 +46,18 @@ def test_a_percentage_is_a_share(name, percent):
         ("=3%", "unknown metric of --edge-effects ''"),
     ],
 )
-def test_effects_that_mean_nothing_are_errors(text, says):
+def test_effects_that_mean_nothing_are_errors(text: str, says: str) -> None:
     with pytest.raises(SelectionError) as caught:
         with_effects(text)
     assert says in str(caught.value)
 
 
-def test_every_metric_says_which_way_is_better_or_leaves_it_to_the_record():
+def test_every_metric_says_which_way_is_better_or_leaves_it_to_the_record() -> None:
     assert {item.better for item in METRICS.values()} == {LOWER, HIGHER, ""}
     assert [name for name, item in METRICS.items() if not item.better] == ["accuracy"]
 
 
-def test_what_a_machine_decides_is_time_and_memory_and_nothing_else():
+def test_what_a_machine_decides_is_time_and_memory_and_nothing_else() -> None:
     measured = {name for name, item in METRICS.items() if item.of_device}
     assert measured == {
         name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,41 +61,47 @@ pasts = st.builds(
 
 @settings(deadline=None)
 @given(pasts)
-def test_workers_get_all_of_it(past):
+def test_workers_get_all_of_it(past: Past) -> None:
     sent = json.loads(json.dumps(as_data(past)))
     assert from_data(sent, past.metrics, past.fail_on) == past
 
 
-def test_a_run_out_of_the_history_is_sent_as_well():
+def test_a_run_out_of_the_history_is_sent_as_well() -> None:
     from edgecheck.history.database import StoredRun
 
     stored = StoredRun("a" * 32, "2026-11-01T10:00:00+00:00", cases=3, failed=1)
     found = from_data(as_data(Past(RunResults(stored, {}))), METRICS, frozenset()).baseline
+    assert found is not None
     assert found.run == RunInfo("a" * 32, "2026-11-01T10:00:00+00:00")
 
 
-def measured(**numbers):
+def measured(**numbers: Any) -> dict[str, Any]:
     return record(measurements=numbers)
 
 
-def test_a_case_is_compared_with_the_baselines():
+def test_a_case_is_compared_with_the_baselines() -> None:
     past = Past(results_of(shard("a", measured(size_bytes=1000))))
-    (change,) = past.compare(measured(size_bytes=1020)).changes
+    found = past.compare(measured(size_bytes=1020))
+    assert found is not None
+    (change,) = found.changes
     assert (change.direction, change.before, change.after) == (Direction.REGRESSION, 1000, 1020)
     assert past.compare(record(target="tflite")) is None
     assert Past().compare(measured(size_bytes=1)) is None
 
 
-def test_the_stated_effects_decide():
+def test_the_stated_effects_decide() -> None:
     past = Past(
         results_of(shard("a", measured(size_bytes=1000))), metrics=with_effects("size_bytes=5%")
     )
-    assert past.compare(measured(size_bytes=1020)).regressions == ()
+    found = past.compare(measured(size_bytes=1020))
+    assert found is not None
+    assert found.regressions == ()
 
 
-def test_a_run_is_compared_as_a_whole():
+def test_a_run_is_compared_as_a_whole() -> None:
     past = Past(results_of(shard("a", measured(size_bytes=1000), record(target="tflite"))))
     found = past.compare_all([measured(size_bytes=900), record(target="trt")], INFO)
+    assert found is not None
     assert (found.before.id, found.after) == ("a" * 32, INFO)
     assert [item.metric for item in found.improvements] == ["size_bytes"]
     assert found.vanished == ["digits/tflite/fp32/parity"]
@@ -102,14 +109,16 @@ def test_a_run_is_compared_as_a_whole():
     assert Past().compare_all([record()], INFO) is None
 
 
-def test_of_cases_with_one_key_the_worst_is_compared():
+def test_of_cases_with_one_key_the_worst_is_compared() -> None:
     # The last one passed: that must not hide the failure of the first.
     past = Past(results_of(shard("a", record())))
     records = [record("failed", nodeid="s.py::t[1]"), record("passed", nodeid="s.py::t[2]")]
-    assert past.compare_all(records, INFO).worse_verdicts == [(KEY, "passed", "failed")]
+    found = past.compare_all(records, INFO)
+    assert found is not None
+    assert found.worse_verdicts == [(KEY, "passed", "failed")]
 
 
-def test_nothing_of_the_past_is_held_by_default():
+def test_nothing_of_the_past_is_held_by_default() -> None:
     past = Past()
     assert past.today == datetime.date.min
     assert replace(past, fail_on=frozenset({"regression"})).compare(record()) is None

@@ -3,12 +3,14 @@
 import multiprocessing
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
 from edgecheck.errors import HistoryError
 from edgecheck.history.database import History
 from edgecheck.history.reading import readings_of
+from tests.history import postgresql
 from tests.history.conftest import assert_whole, rows
 from tests.history.runs import document, write_each
 
@@ -16,7 +18,7 @@ WRITERS, RUNS_EACH = 8, 50
 CASES = 4
 
 
-def write_together(url, names_by_writer):
+def write_together(url: str, names_by_writer: list[list[str]]) -> None:
     """Write from as many processes at once, none of which has opened the database before."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.history.runs"])
@@ -32,7 +34,7 @@ def write_together(url, names_by_writer):
     assert [writer.exitcode for writer in writers] == [0] * len(writers)
 
 
-def test_eight_writers_lose_and_double_nothing(url):
+def test_eight_writers_lose_and_double_nothing(url: str) -> None:
     names = [[f"run-{writer}-{n}" for n in range(RUNS_EACH)] for writer in range(WRITERS)]
     write_together(url, names)  # the first ones also create the tables
     stored = assert_whole(url)
@@ -43,13 +45,13 @@ def test_eight_writers_lose_and_double_nothing(url):
     assert rows(url, "SELECT count(*) FROM devices") == [(1,)]
 
 
-def test_a_run_that_all_write_is_stored_once(url):
+def test_a_run_that_all_write_is_stored_once(url: str) -> None:
     names = [f"run-{n}" for n in range(5)]
     write_together(url, [names] * WRITERS)
     assert sorted(assert_whole(url)) == names
 
 
-def test_a_reader_sees_whole_runs_while_another_is_written_and_removed(url):
+def test_a_reader_sees_whole_runs_while_another_is_written_and_removed(url: str) -> None:
     with History(url) as reader, History(url) as writer:
         writer.add(document("one"))
         with reader._transaction() as connection:
@@ -61,7 +63,7 @@ def test_a_reader_sees_whole_runs_while_another_is_written_and_removed(url):
         assert [item.id for item in reader.runs()] == ["two"]
 
 
-def test_a_server_that_is_not_there_is_said_without_the_password(tmp_path):
+def test_a_server_that_is_not_there_is_said_without_the_password(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(HistoryError) as caught:
         History(f"postgresql://me:secret@/history?host={tmp_path}&password=hidden")
@@ -72,18 +74,20 @@ def test_a_server_that_is_not_there_is_said_without_the_password(tmp_path):
     assert "hidden" not in text
 
 
-def test_a_url_with_a_broken_port_is_said_without_the_password():
-    with pytest.raises(HistoryError, match="no valid database URL") as caught:
+def test_a_url_with_a_broken_port_is_said_without_the_password() -> None:
+    with pytest.raises(HistoryError, match="not a valid database URL") as caught:
         History("postgresql://me:secret@host:port/history")
     assert "secret" not in str(caught.value)
 
 
-def test_a_database_that_is_not_there_is_said(server):
+def test_a_database_that_is_not_there_is_said(server: postgresql.Server) -> None:
     with pytest.raises(HistoryError, match='database "nothing" does not exist'):
         History(server.url("nothing"))
 
 
-def test_an_empty_database_is_a_history_only_where_one_is_to_be_made(server):
+def test_an_empty_database_is_a_history_only_where_one_is_to_be_made(
+    server: postgresql.Server,
+) -> None:
     url = server.new_database()
     with pytest.raises(HistoryError, match="there is no history in it yet"):
         History(url, create=False)
@@ -91,7 +95,7 @@ def test_an_empty_database_is_a_history_only_where_one_is_to_be_made(server):
     History(url, create=False).close()
 
 
-def test_a_new_file_whose_first_writer_is_at_work_is_waited_for(tmp_path):
+def test_a_new_file_whose_first_writer_is_at_work_is_waited_for(tmp_path: Path) -> None:
     """SQLite itself does not wait where one process writes and another changes the file's mode."""
     path = tmp_path / "history.db"
     first = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,26 +25,28 @@ from tests.history.test_merge import COMMIT, record, shard
 DEVICE = {"system": "Linux", "cpu": "A", "cores": 2, "threads": 1, "runtime": "onnxruntime 1.31"}
 
 
-def readings(measurements):
+def readings(measurements: dict[str, Any]) -> dict[tuple[str, str], Reading]:
     found = case_result(record(measurements=measurements)).readings
     return {item.place: item for item in found}
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53))
-def test_a_finite_number_is_kept_as_it_is(value):
+def test_a_finite_number_is_kept_as_it_is(value: float) -> None:
     assert number(value) == value
 
 
 @pytest.mark.parametrize(
     "value", [None, True, "1.5", "inf", "nan", math.inf, -math.inf, math.nan, 10**400, [1], {}]
 )
-def test_what_is_no_finite_number_is_none(value):
+def test_what_is_no_finite_number_is_none(value: Any) -> None:
     assert number(value) is None
     assert readings({"size_bytes": value}) == {}
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5))
-def test_whatever_stands_where_numbers_should_a_report_can_be_read(value):
+def test_whatever_stands_where_numbers_should_a_report_can_be_read(
+    value: float | list[str | bool | float | None] | None,
+) -> None:
     measurements = {
         "latency_p50_ms": 1.0,
         "latency_p50_interval_ms": value,
@@ -58,7 +61,7 @@ def test_whatever_stands_where_numbers_should_a_report_can_be_read(value):
     assert readings({"outputs": value}) == {}
 
 
-def test_numbers_have_their_interval():
+def test_numbers_have_their_interval() -> None:
     found = readings(
         {
             "latency_p50_ms": 2.0,
@@ -75,7 +78,7 @@ def test_numbers_have_their_interval():
     }
 
 
-def test_each_output_has_numbers_of_its_own():
+def test_each_output_has_numbers_of_its_own() -> None:
     outputs = {
         "boxes": {"sqnr_db": 31.5, "top1_agreement": None},
         "scores": {"sqnr_db": 28.0, "top1_agreement": 0.98},
@@ -89,19 +92,19 @@ def test_each_output_has_numbers_of_its_own():
 
 
 @pytest.mark.parametrize("value", [ENOUGH_DB, 132.0, 400.0])
-def test_beyond_what_matters_one_sqnr_is_as_good_as_another(value):
+def test_beyond_what_matters_one_sqnr_is_as_good_as_another(value: float) -> None:
     (found,) = readings({"outputs": {"y": {"sqnr_db": value}}}).values()
     assert found.value == ENOUGH_DB
 
 
 @pytest.mark.parametrize(("higher", "better"), [(True, HIGHER), (False, LOWER)])
-def test_an_accuracy_says_itself_which_way_is_better(higher, better):
+def test_an_accuracy_says_itself_which_way_is_better(higher: bool, better: str) -> None:
     measurements = {"metric": "wer", "higher_is_better": higher, "candidate": 0.2, "reference": 0.1}
     (found,) = readings(measurements).values()
     assert found == Reading("accuracy", "wer", 0.2, better)
 
 
-def test_the_run_and_its_cases():
+def test_the_run_and_its_cases() -> None:
     case = record("failed", expected_failure="a known bug", reason="slow", device=DEVICE)
     found = results_of(shard("a", case, artifact=None))
     assert (found.run.commit, found.run.branch, found.run.dirty) == (COMMIT, "main", False)
@@ -112,12 +115,12 @@ def test_the_run_and_its_cases():
     assert result.device == DEVICE
 
 
-def test_outside_a_repository_a_run_has_no_commit():
+def test_outside_a_repository_a_run_has_no_commit() -> None:
     found = results_of(shard("a", git=None)).run
     assert (found.commit, found.branch, found.name) == ("", "", "run aaaaaaaa")
 
 
-def test_of_results_with_one_key_the_worst_counts():
+def test_of_results_with_one_key_the_worst_counts() -> None:
     # A test of the user's own has a case for each of its parameters.
     passed, accepted, failed = record(), record("failed", expected_failure="x"), record("failed")
     for order in ([passed, accepted, failed], [failed, passed, accepted], [accepted, failed]):
@@ -128,7 +131,9 @@ def test_of_results_with_one_key_the_worst_counts():
 
 
 @pytest.mark.parametrize("device", [None, {}, "a Raspberry Pi", ["x"]])
-def test_a_device_that_is_not_known_has_no_fingerprint(device):
+def test_a_device_that_is_not_known_has_no_fingerprint(
+    device: str | dict[Any, Any] | list[str] | None,
+) -> None:
     assert fingerprint(case_result(record(device=device)).device) == ""
 
 
@@ -136,7 +141,7 @@ devices = st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.
 
 
 @given(devices, devices)
-def test_fingerprints_differ_where_devices_do(left, right):
+def test_fingerprints_differ_where_devices_do(left: dict[str, Any], right: dict[str, Any]) -> None:
     assert (fingerprint(left) == fingerprint(right)) == (left == right)
     assert fingerprint(dict(reversed(left.items()))) == fingerprint(left)
     assert len(fingerprint(left)) in (0, 16)

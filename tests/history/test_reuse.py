@@ -49,7 +49,9 @@ class Bench:
         self.file = save_tiny(directory / "tiny.onnx")
         self.scored = directory / "scored"
 
-    def run(self, *arguments: str, suite: str = SUITE, scoring: str = SCORING, **files: str):
+    def run(
+        self, *arguments: str, suite: str = SUITE, scoring: str = SCORING, **files: str
+    ) -> Judged:
         """One run; the calls of the metric are counted from zero."""
         self.scored.unlink(missing_ok=True)
         scoring = scoring.format(scored=str(self.scored))

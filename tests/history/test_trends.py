@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,9 @@ TIMES = [
 ]
 
 
-def report(position, device=DEVICE, size=1000, latency=1.0):
+def report(
+    position: int, device: dict[str, Any] | None = DEVICE, size: int = 1000, latency: float = 1.0
+) -> dict[str, Any]:
     """The report of one run, a minute after the one before."""
     document = copy.deepcopy(
         shard(
@@ -42,7 +47,7 @@ def report(position, device=DEVICE, size=1000, latency=1.0):
 
 
 @pytest.fixture(scope="module")
-def series():
+def series() -> list[dict[str, Any]]:
     return [
         report(position, size=size, latency=latency)
         for position, (size, latency) in enumerate(zip(SIZES, TIMES, strict=True))
@@ -50,7 +55,9 @@ def series():
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory, series):
+def history(
+    tmp_path_factory: pytest.TempPathFactory, series: list[dict[str, Any]]
+) -> Iterator[History]:
     with History(str(tmp_path_factory.mktemp("history") / "history.db")) as opened:
         for item in series:
             opened.add(item)
@@ -60,7 +67,9 @@ def history(tmp_path_factory, series):
         yield opened
 
 
-def test_a_trend_has_the_runs_in_order_and_the_shift(history, series):
+def test_a_trend_has_the_runs_in_order_and_the_shift(
+    history: History, series: list[dict[str, Any]]
+) -> None:
     found = {item.metric: item for item in trends_of(history, results_of(series[-1]))}
     assert set(found) == {"size_bytes", "latency_p50_ms"}  # weights are not followed here
     times = found["latency_p50_ms"]
@@ -72,7 +81,7 @@ def test_a_trend_has_the_runs_in_order_and_the_shift(history, series):
     assert [point.value for point in found["size_bytes"].points] == [*SIZES, 1000, 1000]
 
 
-def test_only_the_newest_points_are_shown(history, series):
+def test_only_the_newest_points_are_shown(history: History, series: list[dict[str, Any]]) -> None:
     found = trends_of(history, results_of(series[-1]), limit=6)
     times = next(item for item in found if item.metric == "latency_p50_ms")
     assert [point.value for point in times.points] == TIMES[-6:]
@@ -80,12 +89,14 @@ def test_only_the_newest_points_are_shown(history, series):
 
 
 @pytest.mark.parametrize("device", [OTHER, None])
-def test_numbers_of_another_or_an_unknown_device_are_no_trend_of_this_one(history, device):
+def test_numbers_of_another_or_an_unknown_device_are_no_trend_of_this_one(
+    history: History, device: dict[str, Any] | None
+) -> None:
     found = trends_of(history, results_of(report(40, device)))
     assert [item.metric for item in found] == ["size_bytes"]
 
 
-def test_few_points_are_no_trend(tmp_path, series):
+def test_few_points_are_no_trend(tmp_path: Path, series: list[dict[str, Any]]) -> None:
     with History(str(tmp_path / "history.db")) as opened:
         for position, item in enumerate(series[: LEAST_POINTS + 1]):
             found = list(trends_of(opened, results_of(item)))
@@ -93,7 +104,9 @@ def test_few_points_are_no_trend(tmp_path, series):
             opened.add(item)
 
 
-def test_where_there_is_no_history_there_are_no_trends(tmp_path, series):
+def test_where_there_is_no_history_there_are_no_trends(
+    tmp_path: Path, series: list[dict[str, Any]]
+) -> None:
     path = tmp_path / "history.db"
     assert trends_in(str(path), results_of(series[-1])) == []
     assert not path.exists()
@@ -101,7 +114,7 @@ def test_where_there_is_no_history_there_are_no_trends(tmp_path, series):
     assert trends_in(str(path), results_of(series[-1])) == []
 
 
-def test_shifts_name_the_commits_and_do_not_mix_devices(history):
+def test_shifts_name_the_commits_and_do_not_mix_devices(history: History) -> None:
     found = list(shifts_in(history, history.case_keys(), metric="latency_*", branch="", limit=100))
     (shift,) = found
     assert (shift.key, shift.metric, shift.worse) == (
@@ -115,7 +128,7 @@ def test_shifts_name_the_commits_and_do_not_mix_devices(history):
     assert shift.lines()[0].split()[:3] == ["worse", shift.key, "latency_p50_ms:"]
 
 
-def test_an_improvement_is_no_worse(tmp_path, series):
+def test_an_improvement_is_no_worse(tmp_path: Path, series: list[dict[str, Any]]) -> None:
     with History(str(tmp_path / "history.db")) as opened:
         for position, latency in enumerate(reversed(TIMES)):
             opened.add(report(position, latency=latency))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,17 +30,23 @@ expires = 2026-12-31
 """
 
 
-def read(tmp_path, text):
+def read(tmp_path: Path, text: str) -> tuple[Waiver, ...]:
     path = tmp_path / "waivers.toml"
     path.write_text(text)
     return load(path)
 
 
-def waiver(number=1, *, expires=TODAY, **options):
+def waiver(number: int = 1, *, expires: datetime.date = TODAY, **options: Any) -> Waiver:
     return Waiver(number, "known", "ana", expires, **options)
 
 
-def identity(model="digits", target="tflite", precision="int8", check="parity", variant=""):
+def identity(
+    model: str = "digits",
+    target: str = "tflite",
+    precision: str = "int8",
+    check: str = "parity",
+    variant: str = "",
+) -> dict[str, Any]:
     label = f"{model}:{variant}" if variant else model
     return {
         "key": f"{label}/{target}/{precision}/{check}",
@@ -50,7 +59,7 @@ def identity(model="digits", target="tflite", precision="int8", check="parity", 
     }
 
 
-def record(verdict="failed", **parts):
+def record(verdict: str = "failed", **parts: Any) -> dict[str, Any]:
     return unjudged(identity(**parts), verdict, "" if verdict == "passed" else "bad")
 
 
@@ -66,7 +75,7 @@ KNOWN = [
 # -- reading
 
 
-def test_an_entry_is_read(tmp_path):
+def test_an_entry_is_read(tmp_path: Path) -> None:
     (found,) = read(tmp_path, ENTRY)
     assert found == Waiver(
         1,
@@ -89,7 +98,7 @@ def test_an_entry_is_read(tmp_path):
     }
 
 
-def test_an_empty_file_waives_nothing(tmp_path):
+def test_an_empty_file_waives_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, "") == ()
 
 
@@ -111,14 +120,14 @@ def test_an_empty_file_waives_nothing(tmp_path):
         ("[[waiver]]", "[[wavier]]", "unknown 'wavier'; entries begin with [[waiver]]"),
     ],
 )
-def test_a_wrong_entry_is_an_error(tmp_path, old, new, says):
+def test_a_wrong_entry_is_an_error(tmp_path: Path, old: str, new: str, says: str) -> None:
     with pytest.raises(WaiverError) as caught:
         read(tmp_path, ENTRY.replace(old, new))
     assert says in str(caught.value)
     assert "waivers.toml" in str(caught.value)
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(WaiverError) as caught:
         read(tmp_path, ENTRY + ENTRY.replace("reason", "why") + "[[waiver]]\ncolour = 3\n")
     lines = str(caught.value).splitlines()
@@ -128,7 +137,7 @@ def test_all_problems_are_told_at_once(tmp_path):
     assert sum("entry 3" in line for line in lines) == 4
 
 
-def test_a_file_that_is_absent_or_no_text_is_an_error(tmp_path):
+def test_a_file_that_is_absent_or_no_text_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WaiverError, match="No such file"):
         load(tmp_path / "absent.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
@@ -146,7 +155,9 @@ def test_a_file_that_is_absent_or_no_text_is_an_error(tmp_path):
         {name: st.booleans() for name in ("model", "target", "precision", "check")}
     ),
 )
-def test_a_waiver_covers_the_cases_with_the_names_it_states_and_no_others(chosen, stated):
+def test_a_waiver_covers_the_cases_with_the_names_it_states_and_no_others(
+    chosen: dict[str, Any], stated: dict[str, bool]
+) -> None:
     names = [name for name, said in stated.items() if said]
     covered = [
         item for item in KNOWN if waiver(**{name: chosen[name] for name in names}).covers(item)
@@ -165,7 +176,9 @@ def test_a_waiver_covers_the_cases_with_the_names_it_states_and_no_others(chosen
         ("*", True, True),
     ],
 )
-def test_the_model_s_pattern_is_over_model_and_variant(pattern, plain, variant):
+def test_the_model_s_pattern_is_over_model_and_variant(
+    pattern: str, plain: bool, variant: bool
+) -> None:
     chosen = waiver(model=pattern)
     assert chosen.covers(identity()) == plain
     assert chosen.covers(identity(variant="small")) == variant
@@ -182,18 +195,18 @@ def test_the_model_s_pattern_is_over_model_and_variant(pattern, plain, variant):
         ({"model": "speech", "precision": "int4"}, "'int4' matches nothing; did you mean"),
     ],
 )
-def test_what_a_waiver_names_must_exist(patterns, says):
+def test_what_a_waiver_names_must_exist(patterns: dict[str, Any], says: str) -> None:
     (line,) = unknown([waiver(3, **patterns)], KNOWN, all_models=True)
     assert line.startswith(f"entry 3 ({waiver(**patterns).patterns}): ")
     assert says in line
 
 
-def test_waivers_for_what_exists_are_right():
+def test_waivers_for_what_exists_are_right() -> None:
     right = [waiver(), waiver(model="dig*", check="latency"), waiver(target="ort")]
     assert unknown(right, KNOWN, all_models=True) == []
 
 
-def test_a_model_elsewhere_is_an_error_only_where_all_models_are_known():
+def test_a_model_elsewhere_is_an_error_only_where_all_models_are_known() -> None:
     elsewhere = waiver(model="segmenter")
     assert unknown([elsewhere], KNOWN, all_models=False) == []
     assert len(unknown([elsewhere], KNOWN, all_models=True)) == 1
@@ -204,7 +217,7 @@ def test_a_model_elsewhere_is_an_error_only_where_all_models_are_known():
 
 
 @pytest.mark.parametrize("verdict", ["failed", "unsupported", "inconclusive"])
-def test_a_waived_failure_is_an_expected_one_with_its_reason(verdict):
+def test_a_waived_failure_is_an_expected_one_with_its_reason(verdict: str) -> None:
     chosen = waiver(target="tflite", issue="https://example.com/7")
     found = waived(record(verdict), [chosen], TODAY)
     assert found["verdict"] == verdict
@@ -214,19 +227,19 @@ def test_a_waived_failure_is_an_expected_one_with_its_reason(verdict):
     )
 
 
-def test_a_waiver_holds_through_its_last_day():
+def test_a_waiver_holds_through_its_last_day() -> None:
     assert waived(record(), [waiver(expires=TODAY)], TODAY)["waiver"] is not None
     assert waived(record(), [waiver(expires=TODAY - DAY)], TODAY)["waiver"] is None
 
 
-def test_an_expired_waiver_waives_nothing_and_says_so():
+def test_an_expired_waiver_waives_nothing_and_says_so() -> None:
     found = waived(record(), [waiver(expires=TODAY - DAY)], TODAY)
     assert found["expected_failure"] is None
     assert found["reason"] == "bad; the waiver of ana expired on 2026-11-20: known"
     assert found["failures"] == ["bad", "the waiver of ana expired on 2026-11-20: known"]
 
 
-def test_of_two_waivers_the_one_that_holds_counts():
+def test_of_two_waivers_the_one_that_holds_counts() -> None:
     old, new = waiver(1, expires=TODAY - DAY), waiver(2, target="tflite")
     assert find([old, new], identity()) == find([new, old], identity()) == new
 
@@ -241,7 +254,7 @@ def test_of_two_waivers_the_one_that_holds_counts():
         {**record(), "expected_failure": "marked xfail"},
     ],
 )
-def test_all_else_stays_as_it_is(other):
+def test_all_else_stays_as_it_is(other: dict[str, Any]) -> None:
     assert waived(other, [waiver(target="tflite", check="parity")], TODAY) == {
         **other,
         "waiver": None,
@@ -251,12 +264,12 @@ def test_all_else_stays_as_it_is(other):
 # -- what becomes of it
 
 
-def state(chosen, records, known=()):
+def state(chosen: Waiver, records: list[Any], known: Sequence[dict[str, Any]] = ()) -> State:
     (found,) = judge([chosen], records, known, TODAY)
     return found.state
 
 
-def test_a_waiver_that_a_failure_needed_is_used():
+def test_a_waiver_that_a_failure_needed_is_used() -> None:
     chosen = waiver(model="digits")
     records = [waived(record(), [chosen], TODAY), record("passed", check="export")]
     (found,) = judge([chosen], records, KNOWN, TODAY)
@@ -267,7 +280,7 @@ def test_a_waiver_that_a_failure_needed_is_used():
     )
 
 
-def test_a_waiver_that_a_failure_needs_no_more_in_time_is_expired():
+def test_a_waiver_that_a_failure_needs_no_more_in_time_is_expired() -> None:
     chosen = waiver(4, model="digits", expires=TODAY - DAY)
     (found,) = judge([chosen], [waived(record(), [chosen], TODAY)], KNOWN, TODAY)
     assert found.state is State.EXPIRED
@@ -276,14 +289,14 @@ def test_a_waiver_that_a_failure_needs_no_more_in_time_is_expired():
     )
 
 
-def test_an_expired_waiver_beside_one_that_holds_is_no_matter():
+def test_an_expired_waiver_beside_one_that_holds_is_no_matter() -> None:
     old, new = waiver(1, expires=TODAY - DAY), waiver(2, target="tflite")
     states = [item.state for item in judge([old, new], [record()], KNOWN, TODAY)]
     assert states == [State.UNUSED, State.USED]
 
 
 @pytest.mark.parametrize("expires", [TODAY, TODAY - DAY])
-def test_a_waiver_whose_cases_all_passed_is_stale(expires):
+def test_a_waiver_whose_cases_all_passed_is_stale(expires: datetime.date) -> None:
     chosen = waiver(2, model="digits", precision="int8", check="parity", expires=expires)
     records = [record("passed"), record("passed", target="ort")]
     (found,) = judge([chosen], records, KNOWN, TODAY)
@@ -305,7 +318,7 @@ def test_a_waiver_whose_cases_all_passed_is_stale(expires):
         [record("passed", check="export")],
     ],
 )
-def test_a_run_of_some_of_its_cases_says_nothing_of_a_waiver(records):
+def test_a_run_of_some_of_its_cases_says_nothing_of_a_waiver(records: list[Any]) -> None:
     assert state(waiver(model="digits", precision="int8", check="parity"), records, KNOWN) is (
         State.UNUSED
     )
@@ -320,7 +333,9 @@ def test_a_run_of_some_of_its_cases_says_nothing_of_a_waiver(records):
     st.sampled_from(KNOWN),
     st.sampled_from([TODAY, TODAY - DAY]),
 )
-def test_the_states_follow_from_the_verdicts(drawn, chosen, expires):
+def test_the_states_follow_from_the_verdicts(
+    drawn: list[Any], chosen: dict[str, Any], expires: datetime.date
+) -> None:
     records = [unjudged(item, verdict, "why") for item, verdict in drawn]
     one = waiver(model=chosen["model"], target=chosen["target"], expires=expires)
     verdicts = {item["key"]: item["verdict"] for item in records if one.covers(item)}

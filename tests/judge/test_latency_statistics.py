@@ -215,7 +215,12 @@ def disturbed(own_work: bool) -> Samples:
 
 def test_other_work_widens_an_interval_to_the_cpu_time_and_not_beyond() -> None:
     with_cpu, without = disturbed(True), disturbed(False)
-    for interval in (lambda s: s.quantile(0.5), lambda s: s.quantile(0.95), lambda s: s.mean()):
+    intervals: list[Callable[[Samples], Interval]] = [
+        lambda s: s.quantile(0.5),
+        lambda s: s.quantile(0.95),
+        lambda s: s.mean(),
+    ]
+    for interval in intervals:
         wide, narrow = interval(with_cpu), interval(without)
         assert (wide.value, wide.high) == (narrow.value, narrow.high)
         assert 9.9 < wide.low < 10.1 < narrow.low
@@ -260,7 +265,7 @@ def paired(
     """
     found = []
     for place in range(rounds):
-        pair = []
+        pair: list[Any] = []
         for base_ns, count in zip((1e6 * ratio, 1e6), calls, strict=True):
             luck = math.exp(rng.normal(0, noise))
             spike = 3.0 if place < wild and not pair else 1.0

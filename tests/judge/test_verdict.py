@@ -11,29 +11,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecheck.declare.budget import Limit
+from edgecheck.declare.limits import Bound
 from edgecheck.judge.verdict import Comparison, Evidence, Outcome, Verdict, conclude, extended
 
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
 
-def limit(value=0.02, bound="max", unit="", name="accuracy_drop", origin="budget"):
+def limit(
+    value: float = 0.02,
+    bound: Bound = "max",
+    unit: str = "",
+    name: str = "accuracy_drop",
+    origin: str = "budget",
+) -> Limit:
     return Limit(name, value, bound, unit, origin)
 
 
+BOUNDS: st.SearchStrategy[Bound] = st.sampled_from(["max", "min"])
 comparisons = st.builds(
     Comparison,
-    st.builds(limit, st.floats(-10, 10), st.sampled_from(["max", "min"])),
+    st.builds(limit, st.floats(-10, 10), BOUNDS),
     st.floats(-20, 20) | st.just(math.nan),
 )
 
 
 @st.composite
-def intervals(draw):
+def intervals(draw: st.DrawFn) -> Comparison:
     """A comparison of a value that is known to lie within an interval."""
     low, measured, high = sorted(draw(st.tuples(*[st.floats(-20, 20)] * 3)))
-    bound = draw(st.sampled_from(["max", "min"]))
+    bound = draw(BOUNDS)
     held = limit(draw(st.floats(-10, 10)), bound)
     return Comparison(held, measured, low=low, high=high, resolution=draw(st.floats(0, 0.2)))
+
+
+def ends(comparison: Comparison) -> tuple[float, float]:
+    """Of an interval that there is."""
+    assert comparison.low is not None
+    assert comparison.high is not None
+    return comparison.low, comparison.high
 
 
 @law
@@ -41,7 +56,9 @@ def intervals(draw):
     st.lists(st.text("ab", min_size=1), max_size=3),
     st.lists(comparisons | intervals(), max_size=4),
 )
-def test_a_case_fails_exactly_where_anything_failed_or_a_limit_is_broken(failures, compared):
+def test_a_case_fails_exactly_where_anything_failed_or_a_limit_is_broken(
+    failures: list[str], compared: list[Comparison]
+) -> None:
     verdict = conclude(failures=failures, comparisons=compared)
     broken = [item for item in compared if item.outcome is Outcome.FAILED]
     unclear = [item for item in compared if item.outcome is Outcome.INCONCLUSIVE]
@@ -60,8 +77,11 @@ def test_a_case_fails_exactly_where_anything_failed_or_a_limit_is_broken(failure
 
 @law
 @given(intervals())
-def test_an_interval_fails_only_where_no_value_of_it_keeps_the_limit(comparison):
-    allowed = [comparison.limit.allows(end) for end in (comparison.low, comparison.high)]
+def test_an_interval_fails_only_where_no_value_of_it_keeps_the_limit(
+    comparison: Comparison,
+) -> None:
+    low, high = ends(comparison)
+    allowed = [comparison.limit.allows(low), comparison.limit.allows(high)]
     if comparison.outcome is Outcome.FAILED:
         assert not any(allowed)
         assert not comparison.limit.allows(comparison.measured)
@@ -73,15 +93,18 @@ def test_an_interval_fails_only_where_no_value_of_it_keeps_the_limit(comparison)
 
 @law
 @given(intervals(), st.floats(0, 5))
-def test_a_narrower_interval_never_turns_a_verdict_round(comparison, margin):
-    wider = replace(comparison, low=comparison.low - margin, high=comparison.high + margin)
+def test_a_narrower_interval_never_turns_a_verdict_round(
+    comparison: Comparison, margin: float
+) -> None:
+    low, high = ends(comparison)
+    wider = replace(comparison, low=low - margin, high=high + margin)
     if wider.outcome is not Outcome.INCONCLUSIVE:
         assert comparison.outcome is wider.outcome
 
 
 @law
 @given(intervals(), st.floats(0, 0.2))
-def test_a_coarser_resolution_never_fails_what_passed(comparison, more):
+def test_a_coarser_resolution_never_fails_what_passed(comparison: Comparison, more: float) -> None:
     order = [Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED]
     coarser = replace(comparison, resolution=comparison.resolution + more)
     assert order.index(comparison.outcome) <= order.index(coarser.outcome)
@@ -89,7 +112,7 @@ def test_a_coarser_resolution_never_fails_what_passed(comparison, more):
 
 @law
 @given(comparisons)
-def test_an_exact_value_is_an_interval_without_width(comparison):
+def test_an_exact_value_is_an_interval_without_width(comparison: Comparison) -> None:
     measured = comparison.measured
     assert replace(comparison, low=measured, high=measured).outcome is comparison.outcome
 
@@ -108,12 +131,14 @@ def test_an_exact_value_is_an_interval_without_width(comparison):
         (0.0, 1.0, math.inf, "inconclusive"),
     ],
 )
-def test_a_regression_needs_significance_and_magnitude(low, measured, high, outcome):
+def test_a_regression_needs_significance_and_magnitude(
+    low: float, measured: float, high: float, outcome: str
+) -> None:
     held = limit(1.0, unit="x", name="latency_vs_baseline")
     assert Comparison(held, measured, low=low, high=high, resolution=0.02).outcome == outcome
 
 
-def test_a_lower_bound_is_held_against_the_other_end():
+def test_a_lower_bound_is_held_against_the_other_end() -> None:
     held = limit(100.0, "min", "/s", "throughput")
     outcomes = [
         Comparison(held, middle, low=middle - 5, high=middle + 5).outcome
@@ -122,13 +147,13 @@ def test_a_lower_bound_is_held_against_the_other_end():
     assert outcomes == ["failed", "inconclusive", "inconclusive", "passed"]
 
 
-def test_an_interval_of_nan_fails():
+def test_an_interval_of_nan_fails() -> None:
     nan = math.nan
     for bound in ("max", "min"):
         assert Comparison(limit(1.0, bound), nan, low=nan, high=nan).outcome is Outcome.FAILED
 
 
-def test_iterators_are_taken_whole():
+def test_iterators_are_taken_whole() -> None:
     verdict = conclude(
         failures=iter(["one", "two"]),
         comparisons=iter([Comparison(limit(), 1.0)]),
@@ -139,19 +164,19 @@ def test_iterators_are_taken_whole():
     assert len(verdict.comparisons) == 1
 
 
-def test_warnings_alone_do_not_fail():
+def test_warnings_alone_do_not_fail() -> None:
     verdict = conclude(warnings=["look here"], measurements={"a": 0.0}, details="text")
     assert verdict == Verdict(
         Outcome.PASSED, warnings=("look here",), measurements={"a": 0.0}, details="text"
     )
 
 
-def test_a_measurement_of_nan_fails_whatever_the_bound():
+def test_a_measurement_of_nan_fails_whatever_the_bound() -> None:
     for bound in ("max", "min"):
         assert conclude(comparisons=[Comparison(limit(0.0, bound), math.nan)]).outcome == "failed"
 
 
-def test_a_measurement_of_exactly_zero_is_judged():
+def test_a_measurement_of_exactly_zero_is_judged() -> None:
     assert not Comparison(limit(-0.5), 0.0).passed
     assert Comparison(limit(0.0), 0.0).passed
     assert not Comparison(limit(0.5, "min"), 0.0).passed
@@ -194,7 +219,7 @@ def test_a_measurement_of_exactly_zero_is_judged():
         ),
     ],
 )
-def test_a_comparison_reads_as_a_sentence(comparison, sentence):
+def test_a_comparison_reads_as_a_sentence(comparison: Comparison, sentence: str) -> None:
     assert comparison.sentence() == sentence
 
 
@@ -202,14 +227,16 @@ def test_a_comparison_reads_as_a_sentence(comparison, sentence):
     ("unit", "value", "measured"),
     [("bytes", 64e6, 64.04e6), ("ms", 5.0, 5.001), ("", 0.02, 0.020001)],
 )
-def test_a_broken_limit_is_never_told_with_two_equal_numbers(unit, value, measured):
+def test_a_broken_limit_is_never_told_with_two_equal_numbers(
+    unit: str, value: float, measured: float
+) -> None:
     sentence = Comparison(limit(value, unit=unit, name="size"), measured).sentence()
     found = re.fullmatch(r"size (.+) is not <= (.+) \(budget\)", sentence)
     assert found is not None
     assert found[1] != found[2]
 
 
-def test_outcomes_are_the_words_of_the_report():
+def test_outcomes_are_the_words_of_the_report() -> None:
     assert {str(item) for item in Outcome} == {
         *("passed", "failed", "not_checked", "unsupported", "inconclusive")
     }
@@ -217,7 +244,9 @@ def test_outcomes_are_the_words_of_the_report():
 
 @law
 @given(st.lists(comparisons | intervals(), max_size=3), st.lists(st.text(), max_size=2))
-def test_further_evidence_fails_what_passed_and_never_passes_what_failed(held, failures):
+def test_further_evidence_fails_what_passed_and_never_passes_what_failed(
+    held: list[Comparison], failures: list[str]
+) -> None:
     before = conclude(comparisons=held, measurements={"a": 1}, details="seed 0")
     evidence = Evidence(tuple(failures), ("look",), {"b": 2}, "as it was")
     after = extended(before, evidence)
@@ -229,6 +258,6 @@ def test_further_evidence_fails_what_passed_and_never_passes_what_failed(held, f
     assert after.reason == (after.failures[0] if after.failures else "")
 
 
-def test_no_evidence_changes_nothing():
+def test_no_evidence_changes_nothing() -> None:
     before = conclude(failures=["broken"], details="seed 0")
     assert extended(before, Evidence()) == before

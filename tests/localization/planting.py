@@ -67,7 +67,7 @@ class Encoder(torch.nn.Module):
         return self.head(x.mean(1))
 
 
-NETWORKS = {"convolutional": Convolutional, "encoder": Encoder}
+NETWORKS: dict[str, Any] = {"convolutional": Convolutional, "encoder": Encoder}
 
 
 def randomized(network: torch.nn.Module, seed: int) -> torch.nn.Module:

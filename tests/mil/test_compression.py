@@ -86,7 +86,7 @@ def test_quantize_and_dequantize(dtype: str, per_axis: bool, data: st.DataObject
 
 
 def test_quantize_rounds_halves_to_even_and_saturates() -> None:
-    values = np.float32([0.5, 1.5, 2.5, -0.5, 1e9, -1e9, np.inf, np.nan])
+    values = np.array([0.5, 1.5, 2.5, -0.5, 1e9, -1e9, np.inf, np.nan], np.float32)
     found = run("quantize", input=values, scale=np.float32(1), output_dtype="int8")
     assert found.tolist() == [0, 2, 2, 0, 127, -128, 127, 0]
     found = run("quantize", input=values, scale=np.float32(1), output_dtype="uint8")
@@ -96,7 +96,7 @@ def test_quantize_rounds_halves_to_even_and_saturates() -> None:
 def test_quantized_activations_in_a_program(tmp_path: Path) -> None:
     @mb.program(input_specs=[mb.TensorSpec((3, 4))], opset_version=ct.target.iOS17)
     def program(x: Any) -> Any:
-        scale, zero_point = np.float32([0.5, 0.25, 2]), np.int8([3, -7, 0])
+        scale, zero_point = np.array([0.5, 0.25, 2], np.float32), np.array([3, -7, 0], np.int8)
         quantized = mb.quantize(
             input=x, scale=scale, zero_point=zero_point, axis=0, output_dtype="int8", name="q"
         )
@@ -107,8 +107,8 @@ def test_quantized_activations_in_a_program(tmp_path: Path) -> None:
     seen: dict[str, torch.Tensor] = {}
     found = runner.run({"x": x}, seen.__setitem__)["y"]
     assert seen["q"].dtype == torch.int8
-    scale = np.float32([[0.5], [0.25], [2]])
-    zero_point = np.float32([[3], [-7], [0]])
+    scale = np.array([[0.5], [0.25], [2]], np.float32)
+    zero_point = np.array([[3], [-7], [0]], np.float32)
     expected = (np.clip(np.round(x / scale) + zero_point, -128, 127) - zero_point) * scale
     np.testing.assert_array_equal(found, expected)
 
@@ -122,7 +122,7 @@ def test_quantized_activations_in_a_program(tmp_path: Path) -> None:
 def test_affine_dequantize(dtype: str, data: st.DataObject) -> None:
     random, shape = arrays(data), shapes(data)
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
-    size = data.draw(st.sampled_from([(), shape[axis]]))
+    size: Any = data.draw(st.sampled_from([(), shape[axis]]))
     limits = np.iinfo(dtype)
     quantized = random.integers(limits.min, limits.max + 1, size=shape).astype(dtype)
     zero_point = random.integers(limits.min, limits.max + 1, size=size).astype(dtype)
@@ -154,7 +154,7 @@ def test_packed_look_up_table(bits: int, data: st.DataObject) -> None:
         "constexpr_lut_to_dense",
         indices=np.frombuffer(bytearray(packed), np.uint8),
         lut=table,
-        shape=np.int64(shape),
+        shape=np.array(shape, np.int64),
     )
     np.testing.assert_array_equal(found, table[indices].reshape(shape))
 
@@ -168,7 +168,7 @@ def test_packed_sparse(data: st.DataObject) -> None:
         "constexpr_sparse_to_dense",
         nonzero_data=dense[dense != 0],
         mask=np.packbits((dense != 0).reshape(-1), bitorder="little"),
-        shape=np.int64(shape),
+        shape=np.array(shape, np.int64),
     )
     np.testing.assert_array_equal(found, dense)
 
@@ -178,19 +178,21 @@ def test_data_that_does_not_fit_its_shape_is_an_error() -> None:
         run(
             "constexpr_sparse_to_dense",
             nonzero_data=np.ones(1),
-            mask=np.uint8([1]),
-            shape=np.int64([9]),
+            mask=np.array([1], np.uint8),
+            shape=np.array([9], np.int64),
         )
     with pytest.raises(ValueError, match="1 elements for 2 places"):
-        run("constexpr_sparse_to_dense", nonzero_data=np.ones(1), mask=np.uint8([1, 0, 1]))
+        run(
+            "constexpr_sparse_to_dense", nonzero_data=np.ones(1), mask=np.array([1, 0, 1], np.uint8)
+        )
     with pytest.raises(ValueError, match="2 blocks along an axis of 3"):
         run("constexpr_blockwise_shift_scale", data=np.ones(3), scale=np.ones(2))
     with pytest.raises(UnsupportedError, match="table of 3 entries"):
         run(
             "constexpr_lut_to_dense",
-            indices=np.uint8([0]),
+            indices=np.array([0], np.uint8),
             lut=np.ones(3, np.float32),
-            shape=np.int64([1]),
+            shape=np.array([1], np.int64),
         )
 
 

@@ -111,7 +111,7 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_states_live_on_until_they_are_reset(counter: Path) -> None:
     program = read(counter)
     runner, other = Evaluator(program), Evaluator(program)
-    x = {"x": np.float16([1, 0.5])}
+    x = {"x": np.array([1, 0.5], np.float16)}
     assert [runner.run(x)["y"].tolist() for _ in range(3)] == [[2, 1], [4, 2], [6, 3]]
     assert other.run(x)["y"].tolist() == [2, 1]
     runner.reset_state()
@@ -143,7 +143,7 @@ def test_a_classifier_gives_label_and_probabilities(tmp_path: Path, labels: list
         classifier_config=configuration,
         compute_precision=ct.precision.FLOAT16,
     )
-    x = np.float32([[0.5, 2, 1]])
+    x = np.array([[0.5, 2, 1]], np.float32)
     found = runner.run({"x": x})
     assert found["classLabel"] == labels[1]
     probabilities = found["classLabel_probs"]

@@ -37,7 +37,9 @@ def test_declared_types_and_weights_come_out(linear: Path) -> None:
     values = {
         each.outputs[0].name: each.attributes["val"] for each in function.block.operations[:-1]
     }
-    weight = values[operation.inputs["weight"][0]]
+    (name,) = operation.inputs["weight"]
+    assert isinstance(name, str)
+    weight = values[name]
     assert weight.in_file
     assert isinstance(weight.data.base, np.ndarray)  # a view of the mapped file, no copy
     np.testing.assert_array_equal(weight.data, WEIGHT)
@@ -193,7 +195,7 @@ def test_states_and_several_functions(tmp_path: Path) -> None:
 def test_what_is_no_package(tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match="no such file"):
         read(tmp_path / "absent.mlpackage")
-    with pytest.raises(ProgramError, match=r"is no mlpackage: it has no Manifest\.json"):
+    with pytest.raises(ProgramError, match=r"is not an mlpackage: it has no Manifest\.json"):
         read(tmp_path)
 
 
@@ -277,7 +279,7 @@ def _other_default(model: Any) -> None:
     [
         (_wrong_dtype, r"operation 'logits' \(linear\): data type 99 of MIL\.proto is not known"),
         (_short_constant, r"\(const\): a constant of shape \(8,\) holds 1 floats, not 8"),
-        (_nameless_operator, r"operation 'logits': its operator 'linear\\n' is no name"),
+        (_nameless_operator, r"operation 'logits': its operator 'linear\\n' is not a name"),
         (_no_block, "function 'main' has no block for its opset 'CoreML99'"),
         (_no_function, "has no function"),
         (_other_default, r"default function 'absent' is missing; there are \['main'\]"),

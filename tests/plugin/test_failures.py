@@ -176,8 +176,8 @@ class TestBuilderChats(Conformance):
 
 HERE = Path(__file__).parent
 (HERE / "empty.onnx").touch()
-(HERE / "text.onnx").write_text("this is no model")
-(HERE / "text.tflite").write_text("this is no model either")
+(HERE / "text.onnx").write_text("this is not a model")
+(HERE / "text.tflite").write_text("this is not a model either")
 (HERE / "cut.onnx").write_bytes((HERE / "tiny_file.onnx").read_bytes()[:-100])
 
 
@@ -293,7 +293,7 @@ EXPECTED = {
     "slow_fat_large/ort/fp32/export": "size",
     "raising/ort/fp32/export": "source raising raised ValueError: no weights here (",
     "no_module/ort/fp32/export": "returned a list, not a torch.nn.Module",
-    "wrong_input/ort/fp32/export": "input 'image' is no parameter of Tiny.forward(x)",
+    "wrong_input/ort/fp32/export": "input 'image' is not a parameter of Tiny.forward(x)",
     "missing_input/ort/fp32/export": "needs 'mask', which no declared input provides",
     "wrong_shape/ort/fp32/export": "the model raised on inputs of shapes {'x': (3, 17)}",
     "wrong_outputs/ort/fp32/export": "returns 1 tensors, but outputs declares 2",
@@ -309,7 +309,7 @@ EXPECTED = {
     "artifact_empty/ort/fp32/export": "empty.onnx is empty",
     "artifact_text/ort/fp32/export": "ONNX",
     "artifact_cut/ort/fp32/export": "ONNX",
-    "artifact_other_format/tflite/fp32/export": "no TFLite flatbuffer",
+    "artifact_other_format/tflite/fp32/export": "is not a TFLite flatbuffer",
     "artifact_mapping/ort/fp32/export": "mapped to 'image', but the file has ['x']",
     "artifact_shape/ort/fp32/export": "declared (batch, 4, 4), but 'x' in the file is (?, 16)",
     "calibration_shape/ort/int8/export": "has shape (8, 15); expected (samples, 16)",

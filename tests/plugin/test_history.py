@@ -362,7 +362,7 @@ def test_a_history_that_can_not_be_written_fails_where_it_was_asked_for(tiny: Ru
         (["--edge-history=mysql://x/y"], "it is an SQLite file's path, "),
         (["--edge-baseline=absent.json"], "absent.json: No such file or directory"),
         (["--edge-baseline=torn.json"], "torn.json is not JSON"),
-        (["--edge-baseline=other.json"], "is no report of pytest --edge-json"),
+        (["--edge-baseline=other.json"], "is not a report of pytest --edge-json"),
         (["--edge-baseline=main"], "baseline 'main': no history is kept to find it in"),
         (["--edge-fail-on=regression"], "--edge-fail-on=regression needs --edge-baseline"),
         (["--edge-fail-on=vanished"], "needs --edge-baseline"),

@@ -43,20 +43,20 @@ def collected(run: Judged) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--edge-targets=tflit"], "unknown target 'tflit'; did you mean 'tflite'? (known: ort, "),
+        (["--edge-targets=tflit"], "unknown target 'tflit'; did you mean 'tflite'? (known: coreml, "),
         (["--edge-precisions=int9"], "unknown precision 'int9'; did you mean 'int"),
         (["--edge-checks=parrity"], "unknown check 'parrity'; did you mean 'parity'?"),
         (["--edge-profile=phone"], "unknown profile 'phone'"),
         (["--edge-missing=ignore"], "unknown value of --edge-missing 'ignore'"),
-        (["--edge-timeout=soon"], "--edge-timeout 'soon' is no positive number of seconds"),
+        (["--edge-timeout=soon"], "--edge-timeout 'soon' is not a positive number of seconds"),
         (["--edge-noise=ignore"], "unknown value of --edge-noise 'ignore'"),
-        (["--edge-threads=two"], "--edge-threads 'two' is no positive whole number"),
-        (["--edge-cpus=0:3"], "--edge-cpus '0:3' is no list of cores, as in 0,2-3"),
+        (["--edge-threads=two"], "--edge-threads 'two' is not a positive whole number"),
+        (["--edge-cpus=0:3"], "--edge-cpus '0:3' is not a list of cores, as in 0,2-3"),
         (["--edge-cpus=4096"], "--edge-cpus names 4096; the cores of this process are ["),
-        (["--edge-timing-limit=0"], "--edge-timing-limit '0' is no positive number of seconds"),
+        (["--edge-timing-limit=0"], "--edge-timing-limit '0' is not a positive number of seconds"),
         (["--edge-lock=/"], "can't open the machine's lock /: Is a directory"),
         (["--edge-lock=nowhere/lock"], "nowhere/lock: its directory does not exist"),
-        (["--edge-cache-size=5 parsecs"], "'5 parsecs' is no bytes quantity"),
+        (["--edge-cache-size=5 parsecs"], "'5 parsecs' is not a bytes quantity"),
         (["--edge-json=/proc/nowhere/edge.json"], "can't write /proc/nowhere/edge.json"),
         (["--edge-models=tony*"], "--edge-models 'tony*' matches no model (models: tiny)"),
     ],
@@ -169,7 +169,7 @@ def test_a_budget_word_that_means_nothing_is_an_error(judge_within: Judge) -> No
 
 def test_a_budget_with_an_unknown_unit_is_an_error(judge_within: Judge) -> None:
     run = judge_within(TINY.replace('"1 s"', '"5 parsecs"'), "--collect-only")
-    assert "budget latency_p95: '5 parsecs' is no time quantity" in run.output
+    assert "budget latency_p95: '5 parsecs' is not a time quantity" in run.output
     assert run.status != 0
 
 

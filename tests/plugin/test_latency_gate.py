@@ -120,7 +120,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> str:
     save_chain(files / "heavy.onnx", HEAVY)
     save_chain(files / "slow.onnx", SLOW)
     save_chain(files / "dynamic.onnx", LIGHT, "batch")
-    (files / "broken.onnx").write_text("this is no model")
+    (files / "broken.onnx").write_text("this is not a model")
     return SUITE.format(files=str(files), size=SIZE)
 
 

@@ -29,7 +29,7 @@ def test_nothing_given_is_one_thread_on_all_cores_for_ten_seconds() -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "", " ", "2,3", "1e3", "\u00b2"])
 def test_threads_are_a_positive_whole_number(text: str) -> None:
-    with pytest.raises(SelectionError, match=r"--edge-threads .* is no positive whole number"):
+    with pytest.raises(SelectionError, match=r"--edge-threads .* is not a positive whole number"):
         Options(threads=text).thread_count()
 
 
@@ -43,7 +43,9 @@ def test_any_number_of_threads_may_be_asked_for(count: int) -> None:
 def test_a_time_limit_is_a_positive_number_of_seconds(text: str) -> None:
     for option, name in (("timing_limit", "timing-limit"), ("timeout", "timeout")):
         given = Options(**{option: text})
-        with pytest.raises(SelectionError, match=rf"--edge-{name} .* is no positive number of sec"):
+        with pytest.raises(
+            SelectionError, match=rf"--edge-{name} .* is not a positive number of sec"
+        ):
             getattr(given, f"{option}_s")()
 
 
@@ -68,7 +70,7 @@ def test_cores_are_listed_and_spanned(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("text", ["all", "0-", "-1", "0-1-2", "0:1", "1.0", "0 1", "1-0"])
 def test_what_is_no_list_of_cores_is_refused(text: str) -> None:
-    with pytest.raises(SelectionError, match="is no list of cores, as in 0,2-3"):
+    with pytest.raises(SelectionError, match="is not a list of cores, as in 0,2-3"):
         Options(cpus=text).cpu_list()
 
 
@@ -95,5 +97,5 @@ def test_any_number_of_adversarial_inputs_may_be_asked_for(count: int) -> None:
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "many", " "])
 def test_adversarial_inputs_are_a_whole_number(text: str) -> None:
-    with pytest.raises(SelectionError, match=r"--edge-fuzz .* is no whole number"):
+    with pytest.raises(SelectionError, match=r"--edge-fuzz .* is not a whole number"):
         Options(fuzz=text).check_words()

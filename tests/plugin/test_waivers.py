@@ -20,7 +20,7 @@ TODAY = datetime.datetime.now(datetime.UTC).date()
 LATER, BEFORE = TODAY + datetime.timedelta(days=30), TODAY - datetime.timedelta(days=1)
 
 
-def waivers(expires=LATER, **patterns: str) -> str:
+def waivers(expires: datetime.date = LATER, **patterns: str) -> str:
     stated = "".join(f'{name} = "{pattern}"\n' for name, pattern in patterns.items())
     return (
         f'[[waiver]]\n{stated}reason = "a byte is too little"\nowner = "ana"\n'

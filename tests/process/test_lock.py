@@ -275,7 +275,7 @@ def test_a_directory_is_refused(path: Path) -> None:
 
 def test_a_pipe_is_refused_at_once(path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(EdgecheckError, match="is no plain file"):
+    with pytest.raises(EdgecheckError, match="is not a plain file"):
         MachineLock(path)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import jsonschema
 
@@ -12,7 +14,7 @@ from edgecheck.judge.gate import count_verdicts, judge_gate
 from edgecheck.names import SCHEMA
 
 SAMPLES_NS = [20_000 + 37 * (position * 7919 % 301) for position in range(600)] + [900_000]
-MEASUREMENTS = {
+MEASUREMENTS: dict[str, dict[str, Any]] = {
     "export": {
         "size_bytes": 107_184,
         "operators": {"Conv": 3, "Relu": 4},
@@ -58,14 +60,14 @@ MEASUREMENTS = {
         "growth_held_bytes": [1_000_000, 1_004_096, 1_004_096],
     },
 }
-LIMITS = {
+LIMITS: dict[str, tuple[Any, ...]] = {
     "latency": ("latency_p95", 0.0268, "max", 20.0, "ms", [0.026, 0.028]),
     "export": ("size", 107_184, "max", 250_000.0, "bytes", None),
     "parity": ("sqnr_db", 69.8, "min", 30.0, "dB", None),
 }
 
 
-def record(check="latency", verdict="passed", **changes):
+def record(check: str = "latency", verdict: str = "passed", **changes: Any) -> dict[str, Any]:
     """A case; it has the measurements of its check where it was judged."""
     model, variant = changes.get("model", "digits"), changes.get("variant", "")
     target, precision = changes.get("target", "ort"), changes.get("precision", "fp32")
@@ -121,12 +123,18 @@ def record(check="latency", verdict="passed", **changes):
     }
 
 
-def candidate(**changes):
+def candidate(**changes: Any) -> list[dict[str, Any]]:
     """All five cases of a candidate."""
     return [record(check, **changes) for check in MEASUREMENTS]
 
 
-def document(cases, *, absences=(), skipped_targets=None, run_id="0123456789abcdef"):
+def document(
+    cases: Sequence[dict[str, Any]],
+    *,
+    absences: Sequence[dict[str, Any]] = (),
+    skipped_targets: dict[str, str] | None = None,
+    run_id: str = "0123456789abcdef",
+) -> dict[str, Any]:
     """A run of these cases, with the gate that they earn."""
     gate = judge_gate(cases, accept_missing=False)
     return {
@@ -160,11 +168,11 @@ def document(cases, *, absences=(), skipped_targets=None, run_id="0123456789abcd
 
 
 @cache
-def _schema():
+def _schema() -> Any:
     text = resources.files("edgecheck.report").joinpath("schema/report-1.schema.json").read_text()
     return json.loads(text)
 
 
-def assert_publishable(found):
+def assert_publishable(found: dict[str, Any]) -> None:
     """That a document of these tests is one that edgecheck could have written."""
     jsonschema.validate(found, _schema())

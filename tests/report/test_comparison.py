@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +33,9 @@ AFTER = RunInfo("a" * 32, "2026-11-02T10:00:00+00:00", "2" * 40, "main", dirty=T
 NAMES = st.text(min_size=1, max_size=12)
 
 
-def change(metric="size_bytes", before=1000.0, after=1100.0, **changes):
+def change(
+    metric: str = "size_bytes", before: float = 1000.0, after: float = 1100.0, **changes: Any
+) -> Change:
     values = {
         "key": "digits/ort/fp32/export",
         "metric": metric,
@@ -46,8 +49,8 @@ def change(metric="size_bytes", before=1000.0, after=1100.0, **changes):
     return Change(**{**values, **changes})
 
 
-def comparison(*changes, **fields):
-    cases = {}
+def comparison(*changes: Change, **fields: Any) -> RunComparison:
+    cases: dict[str, CaseComparison] = {}
     for item in changes:
         known = cases.get(item.key, CaseComparison(item.key)).changes
         cases[item.key] = CaseComparison(item.key, (*known, item))
@@ -66,7 +69,7 @@ def comparison(*changes, **fields):
         ("top1_agreement", 0.99123, "0.9912"),
     ],
 )
-def test_values_have_the_unit_of_their_metric(metric, value, shown):
+def test_values_have_the_unit_of_their_metric(metric: str, value: float, shown: str) -> None:
     assert value_text(metric, value) == shown
 
 
@@ -80,18 +83,20 @@ def test_values_have_the_unit_of_their_metric(metric, value, shown):
         (change("top1_agreement", 0.99, 0.95, needed=0.01), "-0.04", "0.01"),
     ],
 )
-def test_changes_are_shares_or_in_the_unit_of_the_metric(item, shown, needed):
+def test_changes_are_shares_or_in_the_unit_of_the_metric(
+    item: Change, shown: str, needed: str
+) -> None:
     assert (change_text(item), needed_text(item)) == (shown, needed)
 
 
-def test_the_worst_comes_first_whatever_its_unit():
+def test_the_worst_comes_first_whatever_its_unit() -> None:
     mild = change(after=1020.0, key="a")
     grave = change("sqnr_db", 40.0, 20.0, needed=3.0, key="b")
     worst = change(before=0.0, key="c")
     assert worst_first([mild, grave, worst]) == [worst, grave, mild]
 
 
-def test_everything_is_told_in_every_view():
+def test_everything_is_told_in_every_view() -> None:
     found = comparison(
         change(key="digits/ort/fp32/export"),
         change(key="digits/ort/int8/export", after=900.0, direction=Direction.IMPROVEMENT),
@@ -147,18 +152,18 @@ def test_everything_is_told_in_every_view():
     assert data["after"]["dirty"] is True
 
 
-def test_a_change_from_nothing_is_text_in_json():
+def test_a_change_from_nothing_is_text_in_json() -> None:
     data = as_data(comparison(change(before=0.0, after=5.0)))
     assert json.loads(json.dumps(data, allow_nan=False))["regressions"][0]["change"] == "inf"
 
 
-def test_runs_without_a_case_in_common_say_so():
+def test_runs_without_a_case_in_common_say_so() -> None:
     found = comparison(vanished=["a"], new=["b"])
     assert verdict_line(found) == "no regression: 1 case vanished, no case in both"
 
 
-def test_results_that_are_compared_show_as_compared():
-    def run(info, size_bytes):
+def test_results_that_are_compared_show_as_compared() -> None:
+    def run(info: RunInfo, size_bytes: float) -> RunResults:
         reading = Reading("size_bytes", "", size_bytes, "lower")
         return RunResults(info, {"k": CaseResult("k", "passed", readings=(reading,))})
 
@@ -170,7 +175,7 @@ def test_results_that_are_compared_show_as_compared():
 
 
 @pytest.mark.parametrize("width", [60, 100, 160])
-def test_the_table_keeps_its_width_and_no_name_or_figure_is_cut(width):
+def test_the_table_keeps_its_width_and_no_name_or_figure_is_cut(width: int) -> None:
     key = f"{'long_model_name_' * 3}:variant/tflite/int8-dynamic/latency"
     item = change("latency_p95_ms", 12.5, 99.75, key=key, subject="logits", needed=0.45)
     lines = table_lines(comparison(item), color=False, width=width)
@@ -183,13 +188,13 @@ def test_the_table_keeps_its_width_and_no_name_or_figure_is_cut(width):
     assert key in column.replace("before:after:worsecase", "")
 
 
-def test_color_is_only_used_where_it_is_asked_for():
+def test_color_is_only_used_where_it_is_asked_for() -> None:
     found = comparison(change())
     assert "\x1b[" not in "\n".join(table_lines(found, color=False))
     assert "\x1b[" in "\n".join(table_lines(found, color=True))
 
 
-def test_long_lists_are_cut_with_a_count():
+def test_long_lists_are_cut_with_a_count() -> None:
     changes = [change(key=f"model-{number:04}/ort/fp32/export") for number in range(250)]
     found = comparison(*changes, vanished=[f"gone-{number:03}" for number in range(50)])
     text = as_markdown(found)
@@ -204,7 +209,7 @@ def test_long_lists_are_cut_with_a_count():
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
-def text_of(tokens):
+def text_of(tokens: list[Any]) -> tuple[str, set[str]]:
     """What a reader sees of parsed Markdown, and the kinds of markup there are."""
     shown, kinds = "", set()
     for token in tokens:
@@ -217,7 +222,7 @@ def text_of(tokens):
     return shown, kinds
 
 
-def plain(text):
+def plain(text: str) -> str:
     shown = "".join(item if item.isprintable() else " " for item in text)
     return " ".join(shown.split())
 
@@ -227,7 +232,7 @@ PUNCTUATED = st.text(st.sampled_from("a1 \\`*_{}[]()<>#+-=.!|&~:/\n\t\"'@$;"), m
 
 @law
 @given(text=PUNCTUATED | st.text(max_size=30))
-def test_any_text_shows_as_it_is_in_a_list(text):
+def test_any_text_shows_as_it_is_in_a_list(text: str) -> None:
     shown, kinds = text_of(PARSER.parse(f"- {escape(text)}\n"))
     assert shown.replace("\u200b", "") == plain(text)
     assert kinds <= {
@@ -238,7 +243,7 @@ def test_any_text_shows_as_it_is_in_a_list(text):
 
 @law
 @given(texts=st.lists(PUNCTUATED, min_size=2, max_size=2))
-def test_any_text_stays_within_its_cell(texts):
+def test_any_text_stays_within_its_cell(texts: list[str]) -> None:
     lines = table(("one", "two"), [[escape(item) for item in texts]])
     tokens = PARSER.parse("\n".join(lines))
     cells = [token for token in tokens if token.type == "inline"][2:]
@@ -246,7 +251,7 @@ def test_any_text_stays_within_its_cell(texts):
     assert shown == [plain(item) for item in texts]
 
 
-def test_code_is_escaped_and_mentions_nobody():
+def test_code_is_escaped_and_mentions_nobody() -> None:
     assert code("<b>|@me") == r"<code>&lt;b&gt;\|@&#8203;me</code>"
     assert escape("mail ana@example.com") == "mail ana@example.com"
     assert len(escape("x" * 10_000)) == 500
@@ -254,7 +259,7 @@ def test_code_is_escaped_and_mentions_nobody():
 
 @law
 @given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True), reason=NAMES)
-def test_no_name_breaks_the_markdown(names, reason):
+def test_no_name_breaks_the_markdown(names: list[str], reason: str) -> None:
     found = comparison(
         *(change(key=name, subject=reason) for name in names),
         vanished=names,
@@ -267,7 +272,7 @@ def test_no_name_breaks_the_markdown(names, reason):
         child.content
         for token in tokens
         if token.type == "inline"
-        for child in token.children
+        for child in token.children or ()
         if child.type == "html_inline"
     }
     assert html <= {"<code>", "</code>"}
@@ -280,7 +285,7 @@ def test_no_name_breaks_the_markdown(names, reason):
     after=st.floats(0, 1e12),
     metric=st.sampled_from(sorted(METRICS)),
 )
-def test_any_number_can_be_shown(before, after, metric):
+def test_any_number_can_be_shown(before: float, after: float, metric: str) -> None:
     item = change(metric, before, after, subject="y")
     found = comparison(item)
     assert value_text(metric, after) in "\n".join(table_lines(found, color=False))

@@ -10,6 +10,8 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,56 +37,59 @@ HOSTILE = "</script><script>alert(1)</script>\"'&<!--\u2028<img src=x onerror=al
 class Reader(HTMLParser):
     """Elements with their attributes, the text that a person reads, and the scripts."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.elements, self.text, self.scripts, self._in = [], "", [], []
+        self.elements: list[tuple[str, dict[str, Any]]] = []
+        self.text = ""
+        self.scripts: list[list[Any]] = []
+        self._in: list[str] = []
         self.feed(text)
         self.close()
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
         if tag in ("script", "style"):
             self._in.append(tag)
             self.scripts.append([tag, dict(attrs), ""])
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         if self._in and self._in[-1] == tag:
             self._in.pop()
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if self._in:
             self.scripts[-1][2] += data
         else:
             self.text += f"{data} "
 
-    def find(self, tag, **wanted):
+    def find(self, tag: str, **wanted: Any) -> list[dict[str, Any]]:
         return [
             attrs
             for name, attrs in self.elements
             if name == tag and all(attrs.get(key) == value for key, value in wanted.items())
         ]
 
-    def unpacked(self, name):
+    def unpacked(self, name: str) -> str:
         """One of the page's packed texts."""
         packed = next(text for _, attrs, text in self.scripts if attrs.get("id") == name)
         return gzip.decompress(base64.b64decode(packed)).decode()
 
-    def evidence(self):
+    def evidence(self) -> dict[str, Any]:
         """The evidence of all cases by key."""
         names = [attrs.get("id") or "" for _, attrs, _ in self.scripts]
         packs = [json.loads(self.unpacked(name)) for name in names if name[:6] == "cases-"]
         return {key: item for pack in packs for key, item in pack.items()}
 
 
-def read(found, **more):
+def read(found: dict[str, Any], **more: Any) -> Reader:
     return Reader(html.page(found, **more))
 
 
-def test_what_these_tests_show_is_what_edgecheck_writes():
+def test_what_these_tests_show_is_what_edgecheck_writes() -> None:
     assert_publishable(document([*candidate(), record("latency", "failed", model="other")]))
 
 
-def test_verdict_reason_and_commit_are_told_first_and_without_script():
+def test_verdict_reason_and_commit_are_told_first_and_without_script() -> None:
     found = document([*candidate(), record("latency", "failed", model="other", reason="too slow")])
     text = " ".join(read(found).text.split())
     assert "Gate closed 1 of 6 cases failed" in text
@@ -92,20 +97,20 @@ def test_verdict_reason_and_commit_are_told_first_and_without_script():
     assert "Commit cccccccccc on main · 2026-11-21 10:26 UTC · took 4 min 25 s" in text
 
 
-def test_a_gate_that_passed_shows_no_failures():
+def test_a_gate_that_passed_shows_no_failures() -> None:
     page = read(document(candidate()))
     assert "Gate passed" in page.text
     assert not page.find("h2", id="failures")
 
 
-def test_an_interrupted_run_says_that_it_is_incomplete():
+def test_an_interrupted_run_says_that_it_is_incomplete() -> None:
     found = document(candidate())
     assert "interrupted" not in read(found).text
     found["run"]["exit_status"] = 2
     assert "The run was interrupted" in read(found).text
 
 
-def test_the_matrix_has_a_cell_for_each_case_that_links_to_its_evidence():
+def test_the_matrix_has_a_cell_for_each_case_that_links_to_its_evidence() -> None:
     cases = [*candidate(), *candidate(precision="int8"), record("export", variant="a b/c")]
     page = read(document(cases))
     links = [attrs["href"] for tag, attrs in page.elements if "cell" in attrs.get("class", "")]
@@ -115,7 +120,7 @@ def test_the_matrix_has_a_cell_for_each_case_that_links_to_its_evidence():
     assert set(evidence) == {item["key"] for item in cases}
 
 
-def test_what_closes_the_gate_comes_first_in_the_matrix():
+def test_what_closes_the_gate_comes_first_in_the_matrix() -> None:
     page = read(document([*candidate(), record("latency", "failed", model="zebra")]))
     assert [attrs["data-model"] for attrs in page.find("tr") if "data-model" in attrs] == [
         "zebra",
@@ -123,7 +128,7 @@ def test_what_closes_the_gate_comes_first_in_the_matrix():
     ]
 
 
-def test_an_accepted_failure_is_neither_failed_nor_passed():
+def test_an_accepted_failure_is_neither_failed_nor_passed() -> None:
     waiver = {"reason": "known", "owner": "ann", "issue": None, "expires": "2026-12-31"}
     accepted = record(
         "latency", "failed", expected_failure="waived by ann", waiver=waiver, reason="slow"
@@ -136,7 +141,7 @@ def test_an_accepted_failure_is_neither_failed_nor_passed():
     assert notes == [["Waived", "known — ann, until 2026-12-31"]]
 
 
-def test_what_was_not_checked_is_told_with_its_reason():
+def test_what_was_not_checked_is_told_with_its_reason() -> None:
     found = document(
         [record("latency", "not_checked", target="coreml", reason="needs macOS")],
         absences=[{"subject": "digits/ort", "what": "int8-qat", "reason": "no QAT program"}],
@@ -148,14 +153,14 @@ def test_what_was_not_checked_is_told_with_its_reason():
     assert "every case was checked" in read(document(candidate())).text
 
 
-def test_reused_measurements_name_their_run():
+def test_reused_measurements_name_their_run() -> None:
     reused = record("latency", reused="fedcba")
     page = read(document([reused]))
     assert "1 cases were not measured anew" in page.text
     assert "fedcba" in str(page.evidence()[reused["key"]]["notes"])
 
 
-def test_regressions_are_told_with_baseline_and_numbers():
+def test_regressions_are_told_with_baseline_and_numbers() -> None:
     device = {"cpu": "A CPU"}
     before = document(candidate(device=device), run_id="before123456")
     after = document(candidate(device=device))
@@ -174,7 +179,7 @@ def test_regressions_are_told_with_baseline_and_numbers():
     assert "improvement" not in str(page.evidence()[after["cases"][0]["key"]])
 
 
-def test_changes_that_a_record_tells_are_shown_without_the_comparison():
+def test_changes_that_a_record_tells_are_shown_without_the_comparison() -> None:
     change = {"metric": "latency_p50_ms", "subject": "", "before": 1.0, "after": 2.0}
     change |= {"change": 1.0, "needed": 0.3, "share": True}
     worse = record("latency", regression={"regressions": [change], "improvements": []})
@@ -191,7 +196,7 @@ def test_changes_that_a_record_tells_are_shown_without_the_comparison():
 
 @law
 @given(st.text(min_size=1, max_size=30) | st.just(HOSTILE))
-def test_no_text_of_a_document_becomes_an_element(text):
+def test_no_text_of_a_document_becomes_an_element(text: str) -> None:
     case = record(
         "latency", "failed", model=text, variant=text, target=text, precision=text, reason=text,
         details=text, warnings=[text], failures=[text],
@@ -221,13 +226,13 @@ def test_no_text_of_a_document_becomes_an_element(text):
     assert len(page.scripts) == len(plain.scripts)
 
 
-def test_a_model_named_like_a_script_is_shown_by_that_name():
+def test_a_model_named_like_a_script_is_shown_by_that_name() -> None:
     page = read(document([record(model="<script>alert(1)</script>")]))
     assert "<script>alert(1)</script>" in page.text
     assert all("alert(1)" not in text for _, _, text in page.scripts)
 
 
-def test_lone_surrogates_do_not_prevent_a_report(tmp_path):
+def test_lone_surrogates_do_not_prevent_a_report(tmp_path: Path) -> None:
     html.write(tmp_path / "edge.html", document([record(model="a\ud800b", reason="\udfff")]))
     assert "Gate passed" in (tmp_path / "edge.html").read_text(encoding="utf-8")
 
@@ -235,7 +240,7 @@ def test_lone_surrogates_do_not_prevent_a_report(tmp_path):
 # -- one file, no network
 
 
-def test_the_policy_allows_the_pages_own_style_and_scripts_only():
+def test_the_policy_allows_the_pages_own_style_and_scripts_only() -> None:
     page = read(document(candidate()))
     policy = page.find("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
     assert policy.startswith("default-src 'none'")
@@ -247,7 +252,7 @@ def test_the_policy_allows_the_pages_own_style_and_scripts_only():
     assert hashes == allowed
 
 
-def test_nothing_is_loaded_from_anywhere():
+def test_nothing_is_loaded_from_anywhere() -> None:
     page = read(document(candidate()))
     for tag, attrs in page.elements:
         assert "src" not in attrs
@@ -256,7 +261,7 @@ def test_nothing_is_loaded_from_anywhere():
         assert "style" not in attrs
 
 
-def test_the_file_is_replaced_whole_and_alike_for_the_same_run(tmp_path):
+def test_the_file_is_replaced_whole_and_alike_for_the_same_run(tmp_path: Path) -> None:
     path = tmp_path / "edge.html"
     path.write_text("older")
     html.write(path, document(candidate()))
@@ -266,7 +271,9 @@ def test_the_file_is_replaced_whole_and_alike_for_the_same_run(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["edge.html"]
 
 
-def test_a_document_that_can_not_be_shown_leaves_the_older_file_and_no_litter(tmp_path):
+def test_a_document_that_can_not_be_shown_leaves_the_older_file_and_no_litter(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "edge.html"
     path.write_text("older")
     with pytest.raises(KeyError):
@@ -275,13 +282,13 @@ def test_a_document_that_can_not_be_shown_leaves_the_older_file_and_no_litter(tm
     assert [item.name for item in tmp_path.iterdir()] == ["edge.html"]
 
 
-def test_raw_samples_are_binned_so_that_the_file_stays_small():
+def test_raw_samples_are_binned_so_that_the_file_stays_small() -> None:
     slow = record("latency", measurements={"latency_p50_ms": 1.0, "samples_ns": [10**6] * 200_000})
     plain = len(html.page(document([record("latency")])))
     assert len(html.page(document([slow]))) < plain + 20_000
 
 
-def test_the_report_of_a_matrix_of_300_cases_is_under_2_mb():
+def test_the_report_of_a_matrix_of_300_cases_is_under_2_mb() -> None:
     random = np.random.default_rng(0)
     cases = []
     for number in range(60):
@@ -294,7 +301,7 @@ def test_the_report_of_a_matrix_of_300_cases_is_under_2_mb():
     assert len(html.page(document(cases))) < 2_000_000
 
 
-def test_a_missing_package_is_one_clear_error(tmp_path):
+def test_a_missing_package_is_one_clear_error(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['vl_convert'] = None\n"
         "from pathlib import Path\nfrom edgecheck.report import html\n"
@@ -310,7 +317,7 @@ def test_a_missing_package_is_one_clear_error(tmp_path):
 
 
 @pytest.mark.parametrize("kind", charts.specs())
-def test_every_chart_is_valid_vega_lite(kind):
+def test_every_chart_is_valid_vega_lite(kind: str) -> None:
     spec = charts.specs()[kind]
     names = {layer.get("data", {}).get("name") for layer in [spec, *spec.get("layer", [])]}
     spec["datasets"] = {name: [] for name in names if name}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +39,7 @@ LATENCY = "digits/ort/fp32/latency"
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as started:
         found = started.chromium.launch(executable_path=BROWSER, args=FLAGS)
         yield found
@@ -46,37 +49,48 @@ def browser():
 class Opened:
     """A page with all that it complained of and asked for."""
 
-    def __init__(self, page):
+    def __init__(self, page: Any) -> None:
         self.page = page
-        self.said, self.asked = [], []
+        self.said: list[str] = []
+        self.asked: list[str] = []
         page.on("console", lambda message: self.said.append(message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))
-        page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
+        page.on("dialog", self.dismissed)
         page.on("request", lambda request: self.asked.append(request.url))
 
-    def shown_rows(self):
+    def dismissed(self, dialog: Any) -> None:
+        self.said.append("dialog")
+        dialog.dismiss()
+
+    def shown_rows(self) -> Any:
         return self.page.locator("#grid tbody tr:visible")
 
-    def names(self):
+    def names(self) -> list[str]:
         return self.shown_rows().locator("th").all_inner_texts()
 
-    def open_case(self, key):
+    def open_case(self, key: str) -> Any:
         self.page.locator(f"a.cell[title^='{key}:']").click()
         self.page.locator("dialog[open]").wait_for()
         return self.page.locator("dialog")
 
-    def drawn(self, kind):
+    def drawn(self, kind: str) -> Any:
         place = self.page.locator(f"[data-drawn={kind}] svg")
         place.first.wait_for(timeout=PATIENCE_MS)
         return place
 
 
+# Of a document, an address within it, and a context's options.
+Open = Callable[..., AbstractContextManager[Opened]]
+
+
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(browser: Any, tmp_path: Path) -> Open:
     """Open a document; at the end nothing may have been complained of or asked for."""
 
     @contextmanager
-    def open_document(found, address="", *, trends=(), **options):
+    def open_document(
+        found: dict[str, Any], address: str = "", *, trends: Sequence[Trend] = (), **options: Any
+    ) -> Iterator[Opened]:
         path = tmp_path / "edge.html"
         html.write(path, found, trends=trends)
         context = browser.new_context(**options)
@@ -93,7 +107,7 @@ def opened(browser, tmp_path):
     return open_document
 
 
-def run():
+def run() -> dict[str, Any]:
     reason = "latency_p95 25 ms is not <= 20 ms"
     failed = record("latency", "failed", model="slow", reason=reason, warnings=["it was hot"])
     return document(
@@ -107,7 +121,7 @@ def run():
     )
 
 
-def history():
+def history() -> list[Trend]:
     points = tuple(
         TrendPoint(
             f"run{n}", f"2026-11-{n + 1:02}T10:00:00+00:00", f"{n}" * 40, v, 0.9 * v, 1.1 * v
@@ -121,7 +135,7 @@ def history():
     ]
 
 
-def test_charts_are_drawn_without_errors_or_requests(opened):
+def test_charts_are_drawn_without_errors_or_requests(opened: Open) -> None:
     with opened(run(), trends=history()) as seen:
         front = seen.drawn("front")
         assert front.locator("path[aria-roledescription=point]").count() == 3
@@ -140,7 +154,7 @@ def test_charts_are_drawn_without_errors_or_requests(opened):
             seen.page.keyboard.press("Escape")
 
 
-def test_a_point_tells_what_it_is_also_within_the_dialog(opened):
+def test_a_point_tells_what_it_is_also_within_the_dialog(opened: Open) -> None:
     with opened(run(), f"#case={LATENCY}") as seen:
         bar = seen.page.locator("dialog [data-drawn=latency] path[aria-roledescription=bar]").first
         bar.hover(force=True)
@@ -149,7 +163,7 @@ def test_a_point_tells_what_it_is_also_within_the_dialog(opened):
         assert "samples" in tip.inner_text()
 
 
-def test_filters_narrow_the_matrix_and_say_so(opened):
+def test_filters_narrow_the_matrix_and_say_so(opened: Open) -> None:
     with opened(run()) as seen:
         page, told = seen.page, seen.page.locator("#shown")
         assert seen.shown_rows().count() == 5
@@ -174,7 +188,7 @@ def test_filters_narrow_the_matrix_and_say_so(opened):
         assert told.inner_text() == "3 of 5 candidates, 3 cases"
 
 
-def test_columns_sort_by_their_number_both_ways(opened):
+def test_columns_sort_by_their_number_both_ways(opened: Open) -> None:
     cases = candidate() + candidate(precision="int8") + [record("export", model="none")]
     cases[8]["measurements"] = {"latency_p50_ms": 0.001}
     with opened(document(cases)) as seen:
@@ -189,7 +203,7 @@ def test_columns_sort_by_their_number_both_ways(opened):
         assert seen.names()[-1] == "none"
 
 
-def test_a_case_opens_by_its_address_and_shows_its_evidence(opened):
+def test_a_case_opens_by_its_address_and_shows_its_evidence(opened: Open) -> None:
     with opened(run(), f"#case={LATENCY}") as seen:
         dialog = seen.page.locator("dialog[open]")
         dialog.wait_for()
@@ -200,7 +214,7 @@ def test_a_case_opens_by_its_address_and_shows_its_evidence(opened):
         playwright.expect(seen.page).not_to_have_url(re.compile("#"))
 
 
-def test_it_can_be_used_by_keyboard_alone(opened):
+def test_it_can_be_used_by_keyboard_alone(opened: Open) -> None:
     with opened(run()) as seen:
         page = seen.page
         focused = "document.activeElement.textContent.trim()"
@@ -225,7 +239,7 @@ def test_it_can_be_used_by_keyboard_alone(opened):
         assert page.evaluate("document.activeElement.title") == first
 
 
-def test_hostile_text_is_shown_and_never_run(opened):
+def test_hostile_text_is_shown_and_never_run(opened: Open) -> None:
     case = record(
         "latency", "failed", model="<script>alert(1)</script>", variant=HOSTILE, reason=HOSTILE,
         details=HOSTILE, warnings=[HOSTILE],
@@ -245,14 +259,14 @@ def test_hostile_text_is_shown_and_never_run(opened):
         assert seen.page.locator("img").count() == 0
 
 
-def luminance(page, what):
+def luminance(page: Any, what: str) -> float:
     color = page.evaluate(
         "(what) => getComputedStyle(document.querySelector(what)).backgroundColor", what
     )
     return sum(map(float, color.removeprefix("rgb(").removesuffix(")").split(",")[:3])) / 3
 
 
-def test_light_and_dark_follow_the_system_until_one_is_chosen(opened):
+def test_light_and_dark_follow_the_system_until_one_is_chosen(opened: Open) -> None:
     for scheme, chosen in (("light", "dark"), ("dark", "light")):
         with opened(run(), color_scheme=scheme) as seen:
             assert (luminance(seen.page, "body") > 128) == (scheme == "light")
@@ -261,7 +275,7 @@ def test_light_and_dark_follow_the_system_until_one_is_chosen(opened):
             assert (luminance(seen.page, ".verdict") > 128) == (chosen == "light")
 
 
-def test_without_script_the_verdict_and_the_matrix_are_there(opened):
+def test_without_script_the_verdict_and_the_matrix_are_there(opened: Open) -> None:
     with opened(run(), java_script_enabled=False) as seen:
         assert seen.page.locator("h1").inner_text() == "Gate closed"
         assert seen.shown_rows().count() == 5
@@ -270,7 +284,7 @@ def test_without_script_the_verdict_and_the_matrix_are_there(opened):
 
 
 @pytest.mark.parametrize("width", [400, 1600])
-def test_no_part_is_wider_than_the_window(width, opened):
+def test_no_part_is_wider_than_the_window(width: int, opened: Open) -> None:
     with opened(run(), trends=history(), viewport={"width": width, "height": 900}) as seen:
         seen.drawn("front")
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -279,7 +293,7 @@ def test_no_part_is_wider_than_the_window(width, opened):
         assert dialog.evaluate("(element) => element.scrollWidth <= element.clientWidth")
 
 
-def test_printed_it_is_light_and_has_what_matters(opened):
+def test_printed_it_is_light_and_has_what_matters(opened: Open) -> None:
     with opened(run(), color_scheme="dark") as seen:
         seen.drawn("front")
         seen.page.emulate_media(media="print")
@@ -289,7 +303,7 @@ def test_printed_it_is_light_and_has_what_matters(opened):
         assert len(seen.page.pdf()) > 20_000
 
 
-def test_five_thousand_cases_open_and_filter(opened):
+def test_five_thousand_cases_open_and_filter(opened: Open) -> None:
     cases = [
         case
         for model in range(100)

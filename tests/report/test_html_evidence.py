@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +20,11 @@ from tests.report.documents import MEASUREMENTS, candidate, record
 law = settings(deadline=None, derandomize=True, max_examples=60)
 
 
-def chart(evidence, kind):
+def chart(evidence: dict[str, Any], kind: str) -> dict[str, Any]:
     return next(item for item in evidence["charts"] if item["kind"] == kind)
 
 
-def test_a_limit_shows_what_was_measured_its_bound_and_how_much_is_used_up():
+def test_a_limit_shows_what_was_measured_its_bound_and_how_much_is_used_up() -> None:
     assert evidence_of(record("latency"))["limits"] == [
         {
             "name": "latency_p95",
@@ -58,7 +59,9 @@ def test_a_limit_shows_what_was_measured_its_bound_and_how_much_is_used_up():
         ("min", 0.9, 0.95, 2.0),
     ],
 )
-def test_how_much_of_a_limit_is_used_up(bound, measured, limit, used):
+def test_how_much_of_a_limit_is_used_up(
+    bound: str, measured: str | float, limit: float, used: float
+) -> None:
     found = figures.used({"bound": bound, "measured": measured, "limit": limit, "unit": ""})
     assert found == pytest.approx(used)
 
@@ -68,7 +71,9 @@ def test_how_much_of_a_limit_is_used_up(bound, measured, limit, used):
     st.lists(st.integers(1, 10**9), min_size=1, max_size=300),
     st.sampled_from(["samples_ns", "cpu_samples_ns"]),
 )
-def test_a_histogram_counts_every_sample_or_says_how_many_it_leaves_out(samples, other):
+def test_a_histogram_counts_every_sample_or_says_how_many_it_leaves_out(
+    samples: list[int], other: str
+) -> None:
     values = {"cpu_samples_ns": samples} if other == "cpu_samples_ns" else {}
     found = histogram.of_latency(values, samples)
     counted = sum(item["samples"] for item in found["values"] if item["series"] == "wall time")
@@ -79,7 +84,7 @@ def test_a_histogram_counts_every_sample_or_says_how_many_it_leaves_out(samples,
     assert {item["series"] for item in found["values"]} <= {"wall time", "CPU time"}
 
 
-def test_quantiles_and_limits_are_marked_where_they_are_drawn():
+def test_quantiles_and_limits_are_marked_where_they_are_drawn() -> None:
     values = MEASUREMENTS["latency"]
     marks = histogram.of_latency(values, values["samples_ns"], [("p95", 0.025), ("p99", 20.0)])
     assert [item["mark"] for item in marks["marks"]] == ["p50", "p95", "limit of p95"]
@@ -87,18 +92,18 @@ def test_quantiles_and_limits_are_marked_where_they_are_drawn():
     assert marks["marks"][0]["at"] == 20.3
 
 
-def test_memory_growth_is_drawn_from_its_first_reading():
+def test_memory_growth_is_drawn_from_its_first_reading() -> None:
     found = chart(evidence_of(record("memory")), "growth")["values"]
     assert found[:2] == [{"inferences": 0, "kB": 0.0}, {"inferences": 25, "kB": 4.096}]
 
 
-def test_the_tensors_at_the_peak_of_activation_memory_are_drawn():
+def test_the_tensors_at_the_peak_of_activation_memory_are_drawn() -> None:
     found = chart(evidence_of(record("export")), "live")
     assert found["note"] == "At Relu, operator 4 of 9; 1 tensors take 4.1 kB."
     assert found["values"] == [{"tensor": "1. relu", "kB": 4.096, "type": "1x32 float32"}]
 
 
-def test_a_histogram_of_errors_is_drawn_where_the_record_has_one():
+def test_a_histogram_of_errors_is_drawn_where_the_record_has_one() -> None:
     output = {"sqnr_db": 30.0, "error_histogram": {"edges": [-1, 0, 1], "counts": [3, 4]}}
     found = evidence_of(record("parity", measurements={"outputs": {"y": output}}))
     assert chart(found, "errors")["values"] == [
@@ -107,7 +112,7 @@ def test_a_histogram_of_errors_is_drawn_where_the_record_has_one():
     ]
 
 
-def test_parity_is_a_table_of_outputs_and_names_the_worst_element():
+def test_parity_is_a_table_of_outputs_and_names_the_worst_element() -> None:
     tables = {item["caption"]: item for item in evidence_of(record("parity"))["tables"]}
     outputs = tables["Outputs against the reference"]
     assert outputs["head"] == ["output", "max abs error", "SQNR"]
@@ -115,7 +120,7 @@ def test_parity_is_a_table_of_outputs_and_names_the_worst_element():
     assert tables["The worst element"]["rows"] == [["logits", "samples", "0, 4", "-2.4", "-2"]]
 
 
-def test_a_batch_that_could_not_be_timed_says_why():
+def test_a_batch_that_could_not_be_timed_says_why() -> None:
     table = evidence_of(record("latency"))["tables"][0]
     assert table["rows"] == [["4", "50 us", "80,000 /s"], ["16", "", "it crashed"]]
 
@@ -136,7 +141,9 @@ def test_a_batch_that_could_not_be_timed_says_why():
         ("seed", None, "not known"),
     ],
 )
-def test_a_measurement_is_told_with_the_unit_of_its_name(name, value, text):
+def test_a_measurement_is_told_with_the_unit_of_its_name(
+    name: str, value: str | bool | float | None, text: str
+) -> None:
     assert figures.quantity(name, value) == text
 
 
@@ -148,7 +155,7 @@ def test_a_measurement_is_told_with_the_unit_of_its_name(name, value, text):
         max_leaves=8,
     )
 )
-def test_measurements_of_ones_own_checks_can_always_be_shown(measurements):
+def test_measurements_of_ones_own_checks_can_always_be_shown(measurements: dict[str, Any]) -> None:
     finite = json.loads(json.dumps(measurements), parse_constant=str)
     found = evidence_of(record("my_own_check", measurements=finite))
     assert json.loads(json.dumps(found, allow_nan=False)) == json.loads(json.dumps(found))
@@ -168,11 +175,11 @@ def test_measurements_of_ones_own_checks_can_always_be_shown(measurements):
         ("unsupported", None, "unsupported"),
     ],
 )
-def test_status(verdict, expected_failure, status):
+def test_status(verdict: str, expected_failure: str | None, status: str) -> None:
     assert status_of(record(verdict=verdict, expected_failure=expected_failure)) == status
 
 
-def test_headlines():
+def test_headlines() -> None:
     found = [headline(item)[0] for item in candidate()]
     assert found == ["107 kB", "70 dB", "0.98", "20.3 us", "1.81 MB"]
     exact = record("parity", measurements={"outputs": {"y": {"sqnr_db": "inf"}}})
@@ -180,14 +187,14 @@ def test_headlines():
     assert headline(record("parity", "not_checked")) == ("", None)
 
 
-def test_the_tightest_limit_is_the_one_nearest_to_its_bound():
+def test_the_tightest_limit_is_the_one_nearest_to_its_bound() -> None:
     case = record("latency")
     near = {**case["limits"][0], "name": "latency_p99", "measured": 19.0}
     assert tightest({**case, "limits": [case["limits"][0], near]}) == ("latency_p99", 0.95)
     assert tightest({**case, "limits": []}) is None
 
 
-def test_cases_that_failed_alike_are_one_group_named_with_a_count():
+def test_cases_that_failed_alike_are_one_group_named_with_a_count() -> None:
     cases = [
         record("latency", "failed", precision=f"p{number}", reason="too slow")
         for number in range(15)
@@ -198,7 +205,7 @@ def test_cases_that_failed_alike_are_one_group_named_with_a_count():
 
 @law
 @given(st.permutations(candidate() + candidate(precision="int8") + candidate(target="tflite")))
-def test_the_matrix_does_not_depend_on_the_order_of_cases(cases):
+def test_the_matrix_does_not_depend_on_the_order_of_cases(cases: list[dict[str, Any]]) -> None:
     rows = rows_of(cases, frozenset())
     assert [(row.target, row.precision) for row in rows] == [
         ("ort", "fp32"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -13,7 +15,7 @@ from edgecheck.report.junit import properties
 law = settings(deadline=None, derandomize=True, max_examples=50)
 
 
-def record(**changes):
+def record(**changes: Any) -> dict[str, Any]:
     return {
         "model": "digits",
         "variant": "",
@@ -29,13 +31,13 @@ def record(**changes):
     }
 
 
-def found(**changes):
+def found(**changes: Any) -> dict[str, Any]:
     pairs = properties(record(**changes))
     assert len(dict(pairs)) == len(pairs), "names repeat"
     return dict(pairs)
 
 
-def test_a_case_is_told_by_identity_and_verdict():
+def test_a_case_is_told_by_identity_and_verdict() -> None:
     assert found() == {
         "edgecheck.model": "digits",
         "edgecheck.target": "ort",
@@ -45,19 +47,19 @@ def test_a_case_is_told_by_identity_and_verdict():
     }
 
 
-def test_variant_and_reason_are_told_where_there_are_any():
+def test_variant_and_reason_are_told_where_there_are_any() -> None:
     told = found(variant="pruned", reason="too slow", verdict="failed")
     assert told["edgecheck.variant"] == "pruned"
     assert told["edgecheck.reason"] == "too slow"
 
 
-def test_the_artifact_is_told_by_hash_and_size():
+def test_the_artifact_is_told_by_hash_and_size() -> None:
     told = found(artifact={"file": "m", "sha256": "ab", "size_bytes": 0, "origin": "built"})
     assert told["edgecheck.artifact.sha256"] == "ab"
     assert told["edgecheck.artifact.size_bytes"] == 0
 
 
-def test_limits_of_several_outputs_have_names_of_their_own():
+def test_limits_of_several_outputs_have_names_of_their_own() -> None:
     limits = [
         {"name": "sqnr_db", "subject": "a", "limit": 12.0},
         {"name": "sqnr_db", "subject": "b", "limit": 20.0},
@@ -69,7 +71,7 @@ def test_limits_of_several_outputs_have_names_of_their_own():
     assert told["edgecheck.limit.size"] == 0.0
 
 
-def test_nested_numbers_and_texts_are_flattened_and_lists_left_out():
+def test_nested_numbers_and_texts_are_flattened_and_lists_left_out() -> None:
     told = found(
         measurements={
             "outputs": {"y": {"sqnr_db": 0.0, "worst": {"input": "samples", "index": [1, 2]}}},
@@ -96,7 +98,9 @@ measurements = st.recursive(
 )
 
 
-def scalars(tree, prefix="edgecheck"):
+def scalars(
+    tree: dict[str, Any], prefix: str = "edgecheck"
+) -> Iterator[tuple[str, str | bool | float]]:
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from scalars(value, f"{prefix}.{name}")
@@ -106,21 +110,21 @@ def scalars(tree, prefix="edgecheck"):
 
 @law
 @given(measurements)
-def test_every_scalar_is_told_exactly_once_under_its_path(tree):
+def test_every_scalar_is_told_exactly_once_under_its_path(tree: dict[str, Any]) -> None:
     base = len(properties(record()))
     assert properties(record(measurements=tree))[base:] == list(scalars(tree))
 
 
 @law
 @given(measurements)
-def test_values_are_such_as_xml_attributes_can_hold(tree):
+def test_values_are_such_as_xml_attributes_can_hold(tree: dict[str, Any]) -> None:
     for name, value in properties(record(measurements=tree)):
         assert isinstance(name, str)
         assert isinstance(value, int | float | str)
 
 
 @pytest.mark.parametrize("reason", ['<&">', "two\nlines", "ü 漢 \U0001f600"])
-def test_a_reason_survives_the_way_through_xml(reason):
+def test_a_reason_survives_the_way_through_xml(reason: str) -> None:
     element = ElementTree.Element("property", value=str(found(reason=reason)["edgecheck.reason"]))
     again = ElementTree.fromstring(ElementTree.tostring(element))
     assert again.get("value") == reason

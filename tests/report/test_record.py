@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import jsonschema
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecheck.build.builder import Built
 from edgecheck.declare.budget import KINDS, Budget, Limit
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Input, Model
@@ -41,7 +44,7 @@ REPORT = json.loads(
 CASE_SCHEMA = {**REPORT["$defs"]["case"], "$defs": REPORT["$defs"]}
 
 
-def case(variant=""):
+def case(variant: str = "") -> Case:
     model = Model("m.onnx", inputs=[Input("x", (1,))], outputs=["y"], variants={"pruned": "p.onnx"})
     return Case("digits", variant, find_target("ort"), "int8", model, Budget())
 
@@ -49,24 +52,26 @@ def case(variant=""):
 BASE = identity(case(), "parity", "suites/test_digits.py::TestDigits::test_parity[ort-int8]", True)
 
 
-def assert_publishable(record):
+def assert_publishable(record: dict[str, Any]) -> None:
     jsonschema.validate(record, CASE_SCHEMA)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
-def built(cached=False):
-    return SimpleNamespace(
+def built(cached: bool | None = False) -> Built:
+    """As much of it as a record tells."""
+    told = SimpleNamespace(
         path=Path("/somewhere/m.onnx"), sha256="a" * 64, size_bytes=12, build_s=0.5, cached=cached
     )
+    return cast(Built, told)
 
 
-def test_the_schema_is_itself_valid_and_names_the_same_verdicts():
+def test_the_schema_is_itself_valid_and_names_the_same_verdicts() -> None:
     jsonschema.Draft202012Validator.check_schema(REPORT)
     assert REPORT["properties"]["schema"]["const"] == SCHEMA
     assert set(REPORT["$defs"]["verdict"]["enum"]) == set(VERDICTS) == {str(o) for o in Outcome}
 
 
-def test_a_key_is_made_of_model_variant_target_precision_and_check():
+def test_a_key_is_made_of_model_variant_target_precision_and_check() -> None:
     assert BASE["key"] == "digits/ort/int8/parity"
     assert identity(case("pruned"), "export", "n", False)["key"] == "digits:pruned/ort/int8/export"
     assert identity(case("pruned"), "export", "n", False)["variant"] == "pruned"
@@ -74,7 +79,7 @@ def test_a_key_is_made_of_model_variant_target_precision_and_check():
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-def test_the_record_of_a_case_without_verdict_has_the_published_shape(verdict):
+def test_the_record_of_a_case_without_verdict_has_the_published_shape(verdict: str) -> None:
     record = unjudged(BASE, verdict, "because")
     assert_publishable(record)
     assert (record["verdict"], record["reason"]) == (verdict, "because")
@@ -82,7 +87,7 @@ def test_the_record_of_a_case_without_verdict_has_the_published_shape(verdict):
     assert record["failures"] == (["because"] if closes else [])
 
 
-def test_making_a_record_leaves_the_base_as_it_was():
+def test_making_a_record_leaves_the_base_as_it_was() -> None:
     before = dict(BASE)
     judged(BASE, Verdict(Outcome.FAILED, "r", ("r",)), built())["failures"].append("more")
     assert before == BASE
@@ -135,7 +140,9 @@ verdicts = st.builds(
 
 @law
 @given(verdicts, st.sampled_from([None, built(None), built(False), built(True)]))
-def test_the_record_of_any_verdict_has_the_published_shape(verdict, file):
+def test_the_record_of_any_verdict_has_the_published_shape(
+    verdict: Verdict, file: Built | None
+) -> None:
     record = judged(BASE, verdict, file)
     assert_publishable(record)
     assert record["verdict"] == verdict.outcome.value
@@ -146,7 +153,7 @@ def test_the_record_of_any_verdict_has_the_published_shape(verdict, file):
     assert (record["artifact"] is None) == (file is None)
 
 
-def test_a_limit_is_told_with_what_was_measured():
+def test_a_limit_is_told_with_what_was_measured() -> None:
     limit = Limit("size", 1e6, "max", "bytes", "profile mcu")
     verdict = Verdict(Outcome.FAILED, comparisons=(Comparison(limit, 2e6, "y"),))
     assert judged(BASE, verdict, None)["limits"] == [
@@ -166,7 +173,7 @@ def test_a_limit_is_told_with_what_was_measured():
     ]
 
 
-def test_the_interval_of_a_limit_is_told():
+def test_the_interval_of_a_limit_is_told() -> None:
     limit = Limit("latency_vs_fp32", 1.0, "max", "x", "budget")
     comparison = Comparison(limit, 1.5, low=np.float64(0.5), high=math.inf, resolution=0.02)
     record = judged(BASE, Verdict(Outcome.INCONCLUSIVE, comparisons=(comparison,)), None)
@@ -177,21 +184,21 @@ def test_the_interval_of_a_limit_is_told():
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
-def test_every_limit_of_a_budget_can_be_published(name):
+def test_every_limit_of_a_budget_can_be_published(name: str) -> None:
     limit = Limit(name, 1.0, KINDS[name].bound, KINDS[name].unit, "budget")
     comparison = Comparison(limit, 2.0, low=1.0, high=3.0)
     assert_publishable(judged(BASE, Verdict(Outcome.FAILED, comparisons=(comparison,)), None))
 
 
 @pytest.mark.parametrize("measured", [math.nan, math.inf, -math.inf])
-def test_a_measured_value_that_json_can_not_hold_is_told_as_text(measured):
+def test_a_measured_value_that_json_can_not_hold_is_told_as_text(measured: float) -> None:
     limit = Limit("sqnr_db", 1.0, "min", "dB", "default")
     record = judged(BASE, Verdict(Outcome.FAILED, comparisons=(Comparison(limit, measured),)), None)
     assert record["limits"][0]["measured"] == str(measured)
     assert_publishable(record)
 
 
-def test_an_artifact_is_told_by_name_and_hash_and_where_it_is_from():
+def test_an_artifact_is_told_by_name_and_hash_and_where_it_is_from() -> None:
     made = judged(BASE, Verdict(Outcome.PASSED), built(True))
     assert made["artifact"] == {
         "file": "m.onnx",
@@ -210,7 +217,9 @@ def test_an_artifact_is_told_by_name_and_hash_and_where_it_is_from():
 
 @law
 @given(anything)
-def test_anything_measured_becomes_data_that_strict_json_holds(value):
+def test_anything_measured_becomes_data_that_strict_json_holds(
+    value: dict[Any, Any] | Sequence[Any] | None,
+) -> None:
     text = json.dumps(plain(value), allow_nan=False)
     assert json.loads(text) == plain(value)
     assert plain(plain(value)) == plain(value)
@@ -232,7 +241,7 @@ def test_anything_measured_becomes_data_that_strict_json_holds(value):
         ({1: {"a": np.int8(1)}}, {"1": {"a": 1}}),
     ],
 )
-def test_values_keep_their_meaning_as_plain_data(value, expected):
+def test_values_keep_their_meaning_as_plain_data(value: Any, expected: Any) -> None:
     found = plain(value)
     assert found == expected
     assert type(found) is type(expected)
@@ -241,7 +250,7 @@ def test_values_keep_their_meaning_as_plain_data(value, expected):
 # -- the run
 
 
-def test_the_header_of_a_run_has_the_published_shape(tmp_path):
+def test_the_header_of_a_run_has_the_published_shape(tmp_path: Path) -> None:
     header = run_header("id", "2025-01-01T00:00:00+00:00", {"targets": "ort"}, tmp_path)
     schema = {**REPORT["properties"]["run"], "$defs": REPORT["$defs"]}
     ended = {"finished": "2025-01-01T00:00:01+00:00", "exit_status": 0}
@@ -250,20 +259,20 @@ def test_the_header_of_a_run_has_the_published_shape(tmp_path):
     assert json.loads(json.dumps(header, allow_nan=False)) == header
 
 
-def test_tools_and_machine_are_told():
+def test_tools_and_machine_are_told() -> None:
     assert {"edgecheck", "pytest", "numpy"} <= set(tool_versions())
     assert all(isinstance(version, str) and version for version in tool_versions().values())
     assert host()["cores"] >= 1
 
 
-def git(directory, *arguments):
+def git(directory: Path, *arguments: str) -> None:
     identity_options = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     subprocess.run(
         ["git", *identity_options, *arguments], cwd=directory, check=True, capture_output=True
     )
 
 
-def test_a_commit_is_told_with_its_branch_and_whether_the_tree_has_changes(tmp_path):
+def test_a_commit_is_told_with_its_branch_and_whether_the_tree_has_changes(tmp_path: Path) -> None:
     git(tmp_path, "init", "-b", "trunk")
     assert git_commit(tmp_path) is None  # nothing is committed yet
     (tmp_path / "f").write_text("1")
@@ -279,7 +288,7 @@ def test_a_commit_is_told_with_its_branch_and_whether_the_tree_has_changes(tmp_p
     assert git_commit(tmp_path) == {**found, "dirty": True}
 
 
-def test_without_git_no_commit_is_told(tmp_path, monkeypatch):
+def test_without_git_no_commit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit(tmp_path) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ law = settings(deadline=None, derandomize=True, max_examples=60)
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
-def document(*cases, **changes):
+def document(*cases: dict[str, Any], **changes: Any) -> dict[str, Any]:
     gate = judge_gate(cases, accept_missing=False)
     return {
         "run": {
@@ -50,7 +51,7 @@ FAILED = record(
 )
 
 
-def test_the_verdict_and_the_failures_come_first():
+def test_the_verdict_and_the_failures_come_first() -> None:
     text = as_markdown(document(record(), FAILED))
     lines = text.splitlines()
     assert lines[0] == "## ❌ edgecheck: gate closed: 1 of 2 cases failed"
@@ -63,14 +64,14 @@ def test_the_verdict_and_the_failures_come_first():
     assert "<code>ort/int8/parity</code>" in row
 
 
-def test_a_gate_that_passed_says_so_and_shows_no_failures():
+def test_a_gate_that_passed_says_so_and_shows_no_failures() -> None:
     text = as_markdown(document(record(check="latency", measurements={"latency_p50_ms": 1.5})))
     assert text.startswith("## ✅ edgecheck: gate passed: 1 cases\n")
     assert "Failed" not in text
     assert "| <code>digits</code> | ort | fp32 |  | ok 1.5 ms |" in text
 
 
-def test_what_failed_for_one_reason_is_one_row():
+def test_what_failed_for_one_reason_is_one_row() -> None:
     cases = [
         record("failed", reason="it crashed", precision=precision, check=check)
         for precision in ("fp32", "fp16", "int8")
@@ -81,7 +82,7 @@ def test_what_failed_for_one_reason_is_one_row():
     assert "and 3 more" in text
 
 
-def test_what_was_not_checked_is_told_with_the_reason():
+def test_what_was_not_checked_is_told_with_the_reason() -> None:
     text = as_markdown(
         document(
             record(),
@@ -96,7 +97,7 @@ def test_what_was_not_checked_is_told_with_the_reason():
     assert "no accuracy for <code>digits</code>: no evaluation data" in section
 
 
-def test_accepted_failures_and_warnings_are_told():
+def test_accepted_failures_and_warnings_are_told() -> None:
     waived = record("failed", expected_failure="waived by ana until 2026-12-31: see #12")
     warned = record(check="latency", warnings=["the machine was busy"])
     text = as_markdown(document(waived, warned))
@@ -106,8 +107,8 @@ def test_accepted_failures_and_warnings_are_told():
     assert "- <code>digits/ort/fp32/latency</code>: the machine was busy" in text
 
 
-def test_regressions_come_before_the_matrix():
-    def run(name, size_bytes):
+def test_regressions_come_before_the_matrix() -> None:
+    def run(name: str, size_bytes: int) -> dict[str, Any]:
         case = record(check="export", measurements={"size_bytes": size_bytes})
         found = document(case)
         return {**found, "run": {**found["run"], "id": name * 32}}
@@ -125,7 +126,7 @@ def test_regressions_come_before_the_matrix():
     name=st.text(min_size=1, max_size=20),
     reason=st.text(max_size=40) | st.just("</td><script>alert(1)</script>|`*"),
 )
-def test_no_name_or_reason_breaks_the_page(name, reason):
+def test_no_name_or_reason_breaks_the_page(name: str, reason: str) -> None:
     case = record("failed", model=name, reason=reason, warnings=[reason])
     absence = {"subject": name, "what": reason, "reason": reason}
     page = document(case, absences=[absence], skipped_targets={name: reason})
@@ -134,7 +135,7 @@ def test_no_name_or_reason_breaks_the_page(name, reason):
         child.content
         for token in tokens
         if token.type == "inline"
-        for child in token.children
+        for child in token.children or ()
         if child.type == "html_inline"
     }
     assert html <= {"<code>", "</code>", "<br>"}
@@ -147,7 +148,7 @@ def test_no_name_or_reason_breaks_the_page(name, reason):
 
 
 @pytest.mark.parametrize("limit_bytes", [300, 5_000, 20_000])
-def test_a_page_that_is_too_large_is_cut_with_a_note(limit_bytes):
+def test_a_page_that_is_too_large_is_cut_with_a_note(limit_bytes: int) -> None:
     cases = [record("failed", model=f"model-{number}", reason="ä" * 2000) for number in range(3000)]
     text = as_markdown(document(*cases), limit_bytes=limit_bytes)
     assert len(text.encode()) <= limit_bytes
@@ -155,7 +156,7 @@ def test_a_page_that_is_too_large_is_cut_with_a_note(limit_bytes):
     assert text.endswith("_The rest is left out: the summary would be too large._\n")
 
 
-def test_the_largest_runs_fit_githubs_limit():
+def test_the_largest_runs_fit_githubs_limit() -> None:
     cases = [
         record("failed", check, model=f"{'m' * 50}-{number}", reason=f"{number} {'x' * 5000}")
         for number in range(1500)
@@ -172,13 +173,13 @@ def test_the_largest_runs_fit_githubs_limit():
 COMMAND = re.compile(r"::(?P<kind>error|notice) (?P<properties>[^\n\r]*?)::(?P<message>[^\n\r]*)")
 
 
-def unescaped(text):
+def unescaped(text: str) -> str:
     for code, item in (("%3A", ":"), ("%2C", ","), ("%0D", "\r"), ("%0A", "\n"), ("%25", "%")):
         text = text.replace(code, item)
     return text
 
 
-def parsed(line):
+def parsed(line: str) -> tuple[str, dict[str, str], str]:
     """As the runner reads a workflow command."""
     match = COMMAND.fullmatch(line)
     assert match is not None, line
@@ -187,7 +188,7 @@ def parsed(line):
     return match["kind"], values, unescaped(match["message"])
 
 
-def test_a_failed_case_is_an_error_in_its_file():
+def test_a_failed_case_is_an_error_in_its_file() -> None:
     error, notice = map(parsed, workflow_commands(document(record(), FAILED), "python"))
     assert error == (
         "error",
@@ -201,19 +202,19 @@ def test_a_failed_case_is_an_error_in_its_file():
     )
 
 
-def test_a_gate_that_no_case_closed_is_an_error_itself():
+def test_a_gate_that_no_case_closed_is_an_error_itself() -> None:
     missing = record("not_checked", required=True, reason="no GPU")
     (line,) = workflow_commands(document(missing))
     assert parsed(line)[0] == "error"
     assert "gate incomplete: 1 required cases not checked" in line
 
 
-def test_a_gate_that_passed_is_a_notice():
+def test_a_gate_that_passed_is_a_notice() -> None:
     waived = record("failed", expected_failure="waived")
     assert [parsed(line)[0] for line in workflow_commands(document(waived))] == ["notice"]
 
 
-def test_there_are_no_more_errors_than_github_shows():
+def test_there_are_no_more_errors_than_github_shows() -> None:
     cases = [record("failed", model=f"m{number}") for number in range(25)]
     kinds = [parsed(line)[0] for line in workflow_commands(document(*cases))]
     assert kinds == ["error"] * ANNOTATIONS + ["notice"]
@@ -225,7 +226,7 @@ def test_there_are_no_more_errors_than_github_shows():
     reason=st.text("a:%,\r\n=0A2C3D5", min_size=1, max_size=30),
     model=st.text("a:%,\r\n=0A2C3D5", max_size=20),
 )
-def test_any_reason_arrives_as_it_is(reason, model):
+def test_any_reason_arrives_as_it_is(reason: str, model: str) -> None:
     case = record("failed", reason=reason, model=model)
     kind, properties, message = parsed(workflow_commands(document(case))[0])
     assert (kind, message) == ("error", reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ TARGETS = ("ort", "tflite", "executorch", "ort-web")
 OPEN = Gate(False, "gate passed: 1 cases")
 
 
-def record(verdict="passed", check="parity", **changes):
+def record(verdict: str = "passed", check: str = "parity", **changes: Any) -> dict[str, Any]:
     model, variant = changes.get("model", "digits"), changes.get("variant", "")
     target, precision = changes.get("target", "ort"), changes.get("precision", "fp32")
     name = f"{model}:{variant}" if variant else model
@@ -57,7 +58,7 @@ MEASUREMENTS = {
 
 
 @st.composite
-def runs(draw, longest=4, fewest=0):
+def runs(draw: st.DrawFn, longest: int = 4, fewest: int = 0) -> list[dict[str, Any]]:
     """Records of some candidates, each with some of the five checks."""
     found = []
     words = st.text("abcdefghij_-.", min_size=1, max_size=longest)
@@ -88,7 +89,9 @@ def runs(draw, longest=4, fewest=0):
 
 @law
 @given(runs(), st.booleans())
-def test_the_gate_closes_on_any_bad_verdict_and_on_required_cases_not_checked(found, accept):
+def test_the_gate_closes_on_any_bad_verdict_and_on_required_cases_not_checked(
+    found: list[Any], accept: bool
+) -> None:
     bad = any(item["verdict"] in BAD for item in found)
     missing = any(item["verdict"] == "not_checked" and item["required"] for item in found)
     gate = judge_gate(found, accept_missing=accept)
@@ -100,7 +103,7 @@ def test_the_gate_closes_on_any_bad_verdict_and_on_required_cases_not_checked(fo
 
 @law
 @given(runs(), st.booleans())
-def test_a_further_failure_never_opens_the_gate(found, accept):
+def test_a_further_failure_never_opens_the_gate(found: list[Any], accept: bool) -> None:
     before = judge_gate(found, accept_missing=accept)
     after = judge_gate([*found, record("failed")], accept_missing=accept)
     assert after.closed
@@ -108,17 +111,17 @@ def test_a_further_failure_never_opens_the_gate(found, accept):
 
 
 @pytest.mark.parametrize("verdict", BAD)
-def test_each_bad_verdict_closes_the_gate_also_where_not_required(verdict):
+def test_each_bad_verdict_closes_the_gate_also_where_not_required(verdict: str) -> None:
     gate = judge_gate([record(), record(verdict)], accept_missing=True)
     assert gate == Gate(True, "gate closed: 1 of 2 cases failed")
 
 
-def test_errors_of_the_selection_close_the_gate_whatever_passed():
+def test_errors_of_the_selection_close_the_gate_whatever_passed() -> None:
     gate = judge_gate([record()], accept_missing=True, errors=["no model 'x'", "no target"])
     assert gate == Gate(True, "gate closed: no model 'x'; no target")
 
 
-def test_required_cases_not_checked_are_told_once_a_reason():
+def test_required_cases_not_checked_are_told_once_a_reason() -> None:
     found = [
         record("not_checked", check, target=target, reason=reason, required=True)
         for target, reason in (("trt", "no NVIDIA GPU"), ("coreml", "no Mac"))
@@ -133,57 +136,57 @@ def test_required_cases_not_checked_are_told_once_a_reason():
     assert accepted == Gate(False, "gate passed: 1 cases, 10 not checked")
 
 
-def test_what_nobody_required_may_stay_unchecked_and_is_told():
+def test_what_nobody_required_may_stay_unchecked_and_is_told() -> None:
     gate = judge_gate([record(), record("not_checked")], accept_missing=False)
     assert gate == Gate(False, "gate passed: 1 cases, 1 not checked")
 
 
-def test_failures_are_told_before_what_is_missing():
+def test_failures_are_told_before_what_is_missing() -> None:
     found = [record("failed"), record("not_checked", required=True)]
     assert judge_gate(found, accept_missing=False).line == "gate closed: 1 of 2 cases failed"
 
 
-def test_an_expected_failure_does_not_close_the_gate_and_is_told():
+def test_an_expected_failure_does_not_close_the_gate_and_is_told() -> None:
     gate = judge_gate(
         [record(), record("failed", expected_failure="issue 7")], accept_missing=False
     )
     assert gate == Gate(False, "gate passed: 1 cases, 1 expected failures")
 
 
-def noisy(**changes):
+def noisy(**changes: Any) -> dict[str, Any]:
     """A case whose noise ``--edge-noise=warn`` accepts."""
     return record("inconclusive", "latency", expected_failure="--edge-noise=warn", **changes)
 
 
-def test_noise_that_is_accepted_does_not_close_the_gate_and_is_told():
+def test_noise_that_is_accepted_does_not_close_the_gate_and_is_told() -> None:
     gate = judge_gate([record(), noisy()], accept_missing=False)
     assert gate == Gate(False, "gate passed: 1 cases, 1 inconclusive")
 
 
-def test_noise_is_told_apart_from_expected_failures():
+def test_noise_is_told_apart_from_expected_failures() -> None:
     found = [record(), noisy(), noisy(), record("failed", expected_failure="issue 7")]
     gate = judge_gate(found, accept_missing=False)
     assert gate == Gate(False, "gate passed: 1 cases, 1 expected failures, 2 inconclusive")
 
 
-def test_noise_that_is_accepted_does_not_excuse_another_case():
+def test_noise_that_is_accepted_does_not_excuse_another_case() -> None:
     for other in BAD:
         assert judge_gate([noisy(), record(other)], accept_missing=True).closed
 
 
-def test_noise_that_is_accepted_is_no_failure_in_the_summary():
+def test_noise_that_is_accepted_is_no_failure_in_the_summary() -> None:
     lines = summary_lines([record(model="a"), noisy(model="b")], OPEN, [], {}, color=False)
     assert lines[0].startswith("model")
     assert "?" in next(line for line in lines if line.startswith("b"))
     assert "xfail" not in "\n".join(lines)
 
 
-def test_an_expected_failure_does_not_excuse_another_case():
+def test_an_expected_failure_does_not_excuse_another_case() -> None:
     found = [record("failed", expected_failure="issue 7"), record("failed")]
     assert judge_gate(found, accept_missing=False).closed
 
 
-def test_an_expected_failure_whose_check_passed_does_not_excuse_another_case():
+def test_an_expected_failure_whose_check_passed_does_not_excuse_another_case() -> None:
     """A user's own test may pass a check and then fail, as its xfail mark says."""
     found = [record("passed", expected_failure="issue 7"), record("failed")]
     assert judge_gate(found, accept_missing=False).closed
@@ -191,7 +194,7 @@ def test_an_expected_failure_whose_check_passed_does_not_excuse_another_case():
 
 @law
 @given(runs())
-def test_every_case_is_counted_under_its_verdict(found):
+def test_every_case_is_counted_under_its_verdict(found: list[Any]) -> None:
     counts = count_verdicts(found)
     assert set(counts) == set(VERDICTS)
     assert sum(counts.values()) == len(found)
@@ -200,19 +203,21 @@ def test_every_case_is_counted_under_its_verdict(found):
 # -- the matrix
 
 
-def rows(found):
+def rows(found: list[dict[str, Any]]) -> list[str]:
     return matrix_lines(found, color=False)[1:]
 
 
 @law
 @given(runs(longest=60, fewest=1))
-def test_no_line_of_the_matrix_is_wider_than_a_hundred_columns(found):
+def test_no_line_of_the_matrix_is_wider_than_a_hundred_columns(found: list[dict[str, Any]]) -> None:
     assert all(len(line) <= 100 for line in matrix_lines(found, color=False))
 
 
 @law
 @given(runs(fewest=1))
-def test_the_matrix_has_one_row_a_candidate_and_one_column_a_check(found):
+def test_the_matrix_has_one_row_a_candidate_and_one_column_a_check(
+    found: list[dict[str, Any]],
+) -> None:
     header, *body = matrix_lines(found, color=False)
     candidates = {
         (item["model"], item["variant"], item["target"], item["precision"]) for item in found
@@ -224,7 +229,7 @@ def test_the_matrix_has_one_row_a_candidate_and_one_column_a_check(found):
 
 @law
 @given(runs(fewest=1))
-def test_no_verdict_and_no_figure_is_ever_cut(found):
+def test_no_verdict_and_no_figure_is_ever_cut(found: list[dict[str, Any]]) -> None:
     texts = "\n".join(rows(found))
     for text, figure, check in (
         ("123 dB", "outputs", "parity"),
@@ -238,19 +243,19 @@ def test_no_verdict_and_no_figure_is_ever_cut(found):
 
 @law
 @given(runs(fewest=1))
-def test_failing_rows_come_first(found):
+def test_failing_rows_come_first(found: list[dict[str, Any]]) -> None:
     marks = [any(word in line for word in ("FAIL", "none", "?")) for line in rows(found)]
     assert marks == sorted(marks, reverse=True)
     assert any(marks) == any(item["verdict"] in BAD for item in found)
 
 
 @pytest.mark.parametrize("verdict", BAD)
-def test_every_row_that_closes_the_gate_comes_first(verdict):
+def test_every_row_that_closes_the_gate_comes_first(verdict: str) -> None:
     found = [record(model="a"), record(verdict, model="b")]
     assert rows(found)[0].startswith("b")
 
 
-def test_a_row_that_is_expected_to_fail_does_not_come_first():
+def test_a_row_that_is_expected_to_fail_does_not_come_first() -> None:
     found = [
         record(model="a"),
         record("failed", model="b", expected_failure="issue 7"),
@@ -259,7 +264,7 @@ def test_a_row_that_is_expected_to_fail_does_not_come_first():
     assert [line.split()[0] for line in rows(found)] == ["c", "a", "b"]
 
 
-def test_rows_that_pass_are_in_order_of_model_target_and_precision():
+def test_rows_that_pass_are_in_order_of_model_target_and_precision() -> None:
     found = [
         record(model=model, target=target, precision=precision)
         for model in ("b", "a")
@@ -275,7 +280,7 @@ def test_rows_that_pass_are_in_order_of_model_target_and_precision():
     ]
 
 
-def test_a_row_shows_each_check_in_a_word_and_a_figure():
+def test_a_row_shows_each_check_in_a_word_and_a_figure() -> None:
     artifact = {"size_bytes": 1_500_000}
     found = [
         record("passed", "export", artifact=artifact),
@@ -291,12 +296,12 @@ def test_a_row_shows_each_check_in_a_word_and_a_figure():
     assert second.split() == ["other", "ort", "fp32", "ok", "-", "-", "-", "-"]
 
 
-def test_parity_shows_the_worst_output():
+def test_parity_shows_the_worst_output() -> None:
     outputs = {"a": {"sqnr_db": 60.0}, "b": {"sqnr_db": 12.3}, "c": {"sqnr_db": "inf"}}
     assert "ok 12 dB" in rows([record(measurements={"outputs": outputs})])[0]
 
 
-def test_an_accuracy_and_a_time_of_exactly_zero_are_shown():
+def test_an_accuracy_and_a_time_of_exactly_zero_are_shown() -> None:
     found = [
         record("failed", "accuracy", measurements={"candidate": 0.0}),
         record("passed", "latency", measurements={"latency_p50_ms": 0.0}),
@@ -305,14 +310,14 @@ def test_an_accuracy_and_a_time_of_exactly_zero_are_shown():
     assert "ok 0 ns" in rows(found)[0]
 
 
-def test_a_measurement_that_is_no_number_does_not_break_the_summary():
+def test_a_measurement_that_is_no_number_does_not_break_the_summary() -> None:
     """Records hold NaN as text."""
     found = [record("failed", "accuracy", measurements={"candidate": "nan"})]
     assert "FAIL" in rows(found)[0]
 
 
 @pytest.mark.parametrize("length", [20, 30, 60, 200])
-def test_a_long_model_name_is_cut_and_nothing_else(length):
+def test_a_long_model_name_is_cut_and_nothing_else(length: int) -> None:
     found = [
         record(
             "failed",
@@ -330,18 +335,18 @@ def test_a_long_model_name_is_cut_and_nothing_else(length):
     assert line.split()[1:] == rest.split()
 
 
-def test_tests_of_the_users_own_get_columns_after_the_standard_ones():
+def test_tests_of_the_users_own_get_columns_after_the_standard_ones() -> None:
     found = [record(check="zebra"), record(check="apple"), record(check="export")]
     header = matrix_lines(found, color=False)[0]
     assert header.split()[-3:] == ["export", "apple", "zebra"]
 
 
-def test_many_tests_of_the_users_own_do_not_make_the_matrix_wider():
+def test_many_tests_of_the_users_own_do_not_make_the_matrix_wider() -> None:
     found = [record(check=f"a_test_of_my_own_{number}") for number in range(12)]
     assert all(len(line) <= 100 for line in matrix_lines(found, color=False))
 
 
-def test_color_is_made_of_escapes_only_where_asked_for(monkeypatch):
+def test_color_is_made_of_escapes_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     found = [record("failed"), record(check="export")]
     plain = matrix_lines(found, color=False)
@@ -355,7 +360,7 @@ def test_color_is_made_of_escapes_only_where_asked_for(monkeypatch):
     assert stripped == plain
 
 
-def test_names_that_look_like_markup_are_shown_as_they_are():
+def test_names_that_look_like_markup_are_shown_as_they_are() -> None:
     assert rows([record(model="a[red]b")])[0].startswith("a[red]b")
 
 
@@ -364,7 +369,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are():
 
 @law
 @given(runs())
-def test_there_is_one_entry_for_each_model_and_reason_of_what_failed(found):
+def test_there_is_one_entry_for_each_model_and_reason_of_what_failed(found: list[Any]) -> None:
     expected = {
         (item["key"].partition("/")[0], item["reason"]) for item in found if item["verdict"] in BAD
     }
@@ -374,24 +379,24 @@ def test_there_is_one_entry_for_each_model_and_reason_of_what_failed(found):
 
 @law
 @given(runs(longest=60))
-def test_no_line_of_the_summary_is_wider_than_a_hundred_columns(found):
+def test_no_line_of_the_summary_is_wider_than_a_hundred_columns(found: list[Any]) -> None:
     absences = [("digits/ort", "int8", "no calibration data: " + "x " * 90)]
     lines = summary_lines(found, OPEN, absences, {"trt": "no GPU " * 30}, color=False)
     assert all(len(line) <= 100 for line in lines)
 
 
-def test_a_failure_is_told_with_its_model_reason_and_cases():
+def test_a_failure_is_told_with_its_model_reason_and_cases() -> None:
     (line,) = failure_lines([record("failed"), record(), record("failed", "export")])
     assert line == "digits: it is broken (ort/fp32/parity, ort/fp32/export)"
 
 
-def test_a_long_reason_is_wrapped_under_its_model():
+def test_a_long_reason_is_wrapped_under_its_model() -> None:
     first, *rest = failure_lines([record("failed", reason="word " * 60)])
     assert first.startswith("digits: word")
     assert rest and all(line.startswith("    ") for line in rest)
 
 
-def test_many_cases_that_failed_alike_are_counted():
+def test_many_cases_that_failed_alike_are_counted() -> None:
     precisions = ("fp32", "fp16", "int8-dynamic", "int8", "int4")
     found = [record("failed", precision=precision) for precision in precisions]
     (line,) = failure_lines(found)
@@ -401,11 +406,11 @@ def test_many_cases_that_failed_alike_are_counted():
     )
 
 
-def test_expected_failures_are_not_listed():
+def test_expected_failures_are_not_listed() -> None:
     assert failure_lines([record("failed", expected_failure="issue 7")]) == []
 
 
-def test_only_the_first_reasons_are_listed_and_the_rest_counted():
+def test_only_the_first_reasons_are_listed_and_the_rest_counted() -> None:
     lines = failure_lines([record("failed", model=f"m{number}") for number in range(45)])
     assert len(lines) == 41
     assert lines[0].startswith("m0: ")
@@ -415,7 +420,7 @@ def test_only_the_first_reasons_are_listed_and_the_rest_counted():
 # -- the whole summary
 
 
-def test_what_failed_comes_before_the_matrix():
+def test_what_failed_comes_before_the_matrix() -> None:
     found = [record(model="a"), record("failed", model="b")]
     lines = summary_lines(found, OPEN, [], {}, color=False)
     assert lines[0] == "b: it is broken (ort/fp32/parity)"
@@ -423,7 +428,7 @@ def test_what_failed_comes_before_the_matrix():
     assert lines[2].startswith("model")
 
 
-def test_absences_are_gathered_by_reason():
+def test_absences_are_gathered_by_reason() -> None:
     absences = [
         ("b/ort", "int8", "no calibration data"),
         ("a/ort", "int8", "no calibration data"),
@@ -435,17 +440,17 @@ def test_absences_are_gathered_by_reason():
     ]
 
 
-def test_targets_that_were_left_out_are_told_with_the_reason():
+def test_targets_that_were_left_out_are_told_with_the_reason() -> None:
     lines = summary_lines([], OPEN, [], {"trt": "no NVIDIA GPU"}, color=False)
     assert lines == ["target trt not run: no NVIDIA GPU"]
 
 
-def test_only_the_first_warnings_are_listed_and_the_rest_counted():
+def test_only_the_first_warnings_are_listed_and_the_rest_counted() -> None:
     found = [record(warnings=[f"look {number}" for number in range(7)])]
     lines = summary_lines(found, OPEN, [], {}, color=False)
     assert sum(line.startswith("warning digits/ort/fp32/parity: look") for line in lines) == 5
     assert "... and 2 more warnings (--edge-json)" in lines
 
 
-def test_a_run_without_anything_to_tell_tells_nothing():
+def test_a_run_without_anything_to_tell_tells_nothing() -> None:
     assert summary_lines([], OPEN, [], {}, color=False) == []

@@ -93,7 +93,7 @@ def weigh(
     if set(feed) <= {item["name"] for item in info["inputs"]}:
         names = {name: name for name in feed}
     outputs = [item["name"] for item in info["outputs"]]
-    binding = {
+    binding: dict[str, Any] = {
         "inputs": {name: {"name": own, "transpose": None} for name, own in names.items()},
         "outputs": {name: {"name": name, "transpose": None} for name in outputs},
         "batched": [],
@@ -206,16 +206,19 @@ def test_a_leak_of_10_kilobytes_per_inference_is_found(
 def test_a_mapped_file_is_told_from_one_that_is_read(
     files: dict[tuple[str, str], Any], tmp_path: Path
 ) -> None:
-    mapped, _ = files["cnn", "tflite"]
-    found = weigh("tflite", *files["cnn", "tflite"], tmp_path)
+    mapped, feed = files["cnn", "tflite"]
+    found = weigh("tflite", mapped, feed, tmp_path)
     assert mapped.stat().st_size <= found["mapped_bytes"] < mapped.stat().st_size + 8192
     assert 0 < found["mapped_resident_bytes"] <= found["mapped_bytes"]
-    found = weigh("ort", *files["cnn", "ort"], tmp_path)
+    path, feed = files["cnn", "ort"]
+    found = weigh("ort", path, feed, tmp_path)
     assert (found["mapped_bytes"], found["mapped_resident_bytes"]) == (0, 0)
 
 
 def test_the_runtimes_own_figures(files: dict[tuple[str, str], Any], tmp_path: Path) -> None:
-    reported = weigh("ort", *files["cnn", "ort"], tmp_path)["reported"]
+    path, feed = files["cnn", "ort"]
+    reported = weigh("ort", path, feed, tmp_path)["reported"]
     assert 0 < reported["largest_node_bytes"] < reported["arena_peak_in_use_bytes"]
     assert reported["arena_peak_in_use_bytes"] <= reported["arena_held_bytes"]
-    assert weigh("tflite", *files["cnn", "tflite"], tmp_path)["reported"] == {}
+    path, feed = files["cnn", "tflite"]
+    assert weigh("tflite", path, feed, tmp_path)["reported"] == {}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
+tf: Any = pytest.importorskip("tensorflow")
+keras: Any = pytest.importorskip("keras")
 
 from edgecheck.capture.tensorflow import LiveTensorFlow  # noqa: E402
 from edgecheck.checks.export import judge_precision  # noqa: E402
@@ -31,10 +31,10 @@ def captured(model: Any, inputs: list[Input], outputs: list[str], folder: Path) 
     """The program, ten calls' inputs, and what the live model makes of them."""
     live = LiveTensorFlow(model, inputs, outputs, "source s")
     rng = np.random.default_rng(0)
-    feed = {
-        item.name: rng.uniform(item.low, item.high, (10, *item.shape[1:])).astype(item.dtype)
-        for item in inputs
-    }
+    feed = {}
+    for item in inputs:
+        shape = (10, *(int(size) for size in item.shape[1:]))
+        feed[item.name] = rng.uniform(item.low, item.high, shape).astype(item.dtype)
     for name, array in feed.items():
         np.save(folder / f"{name}.npy", array)
         np.save(folder / f"{name}-one.npy", array[:1])
@@ -74,7 +74,7 @@ def sqnr_db(made: dict[str, Any], target: str, path: Path) -> dict[str, float]:
     binding = bind(
         made["inputs"], made["outputs"], loaded["inputs"], loaded["outputs"], Artifact(path)
     )
-    driver.bind(binding.for_driver())
+    driver.bind(binding.for_runner())
     names = [item.name for item in made["inputs"]]
     feed = {name: str(made["folder"] / f"{name}.npy") for name in names}
     (found,) = driver.run([{"inputs": feed, "directory": str(made["folder"])}])
@@ -181,6 +181,6 @@ def test_every_precision_has_a_route_or_says_that_it_has_none(target: str) -> No
     known = all_targets()[target]
     for precision in known.build.precisions:
         made_from = known.made_from(precision, "tensorflow")
-        assert made_from in ("torch", "tensorflow", "float", "onnx", "")
+        assert made_from in ("torch", "tensorflow", "float", "ort", "")
         assert known.made_from(precision, "torch") == known.build.precisions[precision]
     assert all_targets()["executorch"].made_from("fp32", "tensorflow") == ""

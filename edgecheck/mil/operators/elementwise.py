@@ -1,7 +1,4 @@
-"""Operators that compute each element by itself, with NumPy's broadcasting.
-
-Not for `cast` (see `compression`) nor for activations (see `activation`).
-"""
+"""Operators that compute each element by itself, with NumPy's broadcasting."""
 
 from __future__ import annotations
 

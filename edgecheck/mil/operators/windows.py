@@ -1,7 +1,4 @@
-"""Where the windows of convolutions and pools lie on the padded input.
-
-Not for the operators themselves (see `convolution` and `pooling`).
-"""
+"""Where the windows of convolutions and pools lie on the padded input."""
 
 from __future__ import annotations
 

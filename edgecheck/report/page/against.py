@@ -1,7 +1,4 @@
-"""The comparison with a baseline run, as the page lists it.
-
-Not for comparing: that is `edgecheck.history.compare`.
-"""
+"""The comparison with a baseline run, as the page lists it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How the page's charts look: Vega-Lite specifications without data.
 
 The page's script fills in data and draws. Colours are the page's custom properties, so that a chart
-follows its light and dark style. Not for what is drawn: the modules beside this one make that.
+follows its light and dark style.
 """
 
 from __future__ import annotations

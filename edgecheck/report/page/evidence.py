@@ -1,7 +1,6 @@
 """The evidence of one case, as the page shows it: limits, tables, facts, and values to draw.
 
-Pure functions of a record; all numbers become text here but those that are drawn. Not for how
-charts look: that is `edgecheck.report.page.charts`.
+Pure functions of a record; all numbers become text here but those that are drawn.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Numbers as people read them; the unit is the end of the number's name.
-
-Not for JSON: there numbers stay numbers.
-"""
+"""Numbers as people read them; the unit is the end of the number's name."""
 
 from __future__ import annotations
 

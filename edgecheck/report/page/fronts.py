@@ -1,6 +1,6 @@
 """Accuracy against latency: which candidates no other beats in both, and the edge score.
 
-Pure functions of records. Not for drawing: that is `edgecheck.report.page.charts`.
+Pure functions of records.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Raw samples binned before they are embedded, so that a page stays small.
-
-Not for judging them: quantiles and intervals are in the record.
-"""
+"""Raw samples binned before they are embedded, so that a page stays small."""
 
 from __future__ import annotations
 

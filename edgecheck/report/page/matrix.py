@@ -1,7 +1,4 @@
-"""The matrix of candidates by checks, what failed, and what was not checked.
-
-Not for evidence of a case: that is `edgecheck.report.page.evidence`.
-"""
+"""The matrix of candidates by checks, what failed, and what was not checked."""
 
 from __future__ import annotations
 

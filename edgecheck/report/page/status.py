@@ -1,7 +1,4 @@
-"""What a case's record comes down to on the page: one status, one figure, how near its limits.
-
-Not for the gate's verdict: the document brings that.
-"""
+"""What a case's record comes down to on the page: one status, one figure, how near its limits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Trends as the page embeds them: runs told once, numbers short, and shifts in words.
-
-Not for finding shifts: whoever shows the report brings them.
-"""
+"""Trends as the page embeds them: runs told once, numbers short, and shifts in words."""
 
 from __future__ import annotations
 

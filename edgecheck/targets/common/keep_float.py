@@ -2,8 +2,8 @@
 
 Users name layers by module paths of their own model; files name operators by nothing of the kind.
 So a layer is found by its weights: their values are the same but for order of axes, rounding, and
-one factor a channel where a batch norm was folded in. Knows no file format: see `ort_kept` and
-its siblings. Not for choosing layers: see `edgecheck.sensitivity.sensitivity`.
+one factor a channel where a batch norm was folded in. Knows no file format: see `ort_kept` and its
+siblings.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def option_problem(options: Mapping[str, Any], precisions: Collection[str]) -> s
         if isinstance(names, str) or not isinstance(names, Sequence):
             return f"{OPTION}[{precision!r}] is a {type(names).__name__}; it is a list of names"
         if wrong := [name for name in names if not isinstance(name, str) or not name]:
-            return f"{OPTION}[{precision!r}] names {wrong[0]!r}, which is no layer's name"
+            return f"{OPTION}[{precision!r}] names {wrong[0]!r}, which is not a layer's name"
     return ""
 
 
@@ -98,7 +98,7 @@ def program_weights(path: str) -> dict[str, list[Array]]:
 def layers(operators: Sequence[Operator], weights: Mapping[str, Sequence[Array]]) -> dict[str, str]:
     """The layer of each operator with weights, by the operator's name.
 
-    One whose weights are no parameter of the program is a layer of its own name.
+    One whose weights are not parameters of the program is a layer of its own name.
 
     Args:
         weights: of the program, by layer (see `program_weights`).
@@ -183,7 +183,8 @@ def expanded(keep: Iterable[str], known: Collection[str]) -> frozenset[str]:
             listed = sorted(known)
             more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
             raise KeepFloatError(
-                f"{OPTION} names {name!r}, which is no layer that this precision quantizes{hint} "
+                f"{OPTION} names {name!r}, which is not a layer that this precision quantizes"
+                f"{hint} "
                 f"(there are {', '.join(listed[:_SHOWN]) or 'none'}{more})"
             )
         found |= own

@@ -2,7 +2,7 @@
 
 The layout is that of PyTorch 2.9's archives (torch/export/pt2_archive/_package.py and
 torch/_export/serde/schema.py): raw tensors in a zip file, described in JSON. What is laid out
-otherwise PyTorch reads. Not for running programs: see `edgecheck.runtime.torch`.
+otherwise PyTorch reads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A static memory plan: where the tensors of a graph lie in one arena, and when it is fullest.
 
-Pure: from sizes and lifetimes to offsets. Not for reading graphs: see `edgecheck.targets`. The plan
-is TensorFlow Lite Micro's, since that is what a microcontroller will take; how well any other
-planner could do is told besides.
+Pure: from sizes and lifetimes to offsets. The plan is TensorFlow Lite Micro's, since that is what a
+microcontroller will take; how well any other planner could do is told besides.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Operator:
     """What runs at a position.
 
     Attributes:
-        index: in the file's own list; -1 for what is no operator.
+        index: in the file's own list; -1 for what is not an operator.
         name: that of its first output.
     """
 

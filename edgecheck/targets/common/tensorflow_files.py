@@ -1,6 +1,6 @@
 """Where a captured TensorFlow program has what (see `edgecheck.capture.tensorflow`).
 
-Imports no TensorFlow. Not for building anything from it.
+Imports no TensorFlow.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A captured PyTorch program made ready for converters that want fixed shapes.
 
-Runs in a target's child process. Not for capturing: see `edgecheck.capture.torch`.
+Runs in a target's child process.
 """
 
 from __future__ import annotations

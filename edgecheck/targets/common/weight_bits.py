@@ -1,7 +1,6 @@
 """Which few elements of a float layer are not the bits that rounding gives, where all others are.
 
 A flipped last bit is no larger than rounding itself, but honest rounding leaves nothing to chance.
-Not for errors that show by their size: see `weight_audit`.
 """
 
 from __future__ import annotations

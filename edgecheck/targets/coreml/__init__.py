@@ -41,7 +41,7 @@ def _option_problem(options: Mapping[str, Any]) -> str:
         if unknown := sorted(set(image) - {"scale", "bias", "color_layout"}):
             return f"images[{name!r}] has {unknown}; it may have scale, bias and color_layout"
         if not isinstance(image.get("scale", 1.0), int | float) or image.get("scale", 1.0) <= 0:
-            return f"images[{name!r}]: scale {image['scale']!r} is no positive number"
+            return f"images[{name!r}]: scale {image['scale']!r} is not a positive number"
         if image.get("color_layout", "RGB") not in ("RGB", "BGR", "GRAYSCALE"):
             return f"images[{name!r}]: color_layout is RGB, BGR or GRAYSCALE"
     labels = options["labels"]

@@ -167,7 +167,7 @@ def _input_types(sample: Mapping[str, Any], images: Mapping[str, Mapping[str, An
     import coremltools
 
     if unknown := sorted(set(images) - set(sample)):
-        raise ValueError(f"target_options images names {unknown}, which are no inputs")
+        raise ValueError(f"target_options images names {unknown}, which are not inputs")
     types = []
     for name, value in sample.items():
         shape = tuple(value.shape)
@@ -271,6 +271,16 @@ def _save(model: Any, path: Path, options: Mapping[str, Any]) -> None:
     model.user_defined_metadata.pop("com.github.apple.coremltools.conversion_date", None)
     model.save(str(path))
     _fix_identifiers(path / "Manifest.json")
+    _fix_order(path / "Data/com.apple.CoreML/model.mlmodel")
+
+
+def _fix_order(specification: Path) -> None:
+    """Write the specification's maps in a fixed order: protobuf's own differs between processes."""
+    from coremltools.proto import Model_pb2
+
+    model = Model_pb2.Model()
+    model.ParseFromString(specification.read_bytes())
+    specification.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _fix_identifiers(manifest: Path) -> None:

@@ -1,7 +1,4 @@
-"""Ranges of a Core ML program's activations over calibration data, by the reference executor.
-
-Not for inserting the quantization: that is coremltools', see `edgecheck.targets.coreml`.
-"""
+"""Ranges of a Core ML program's activations over calibration data, by the reference executor."""
 
 from __future__ import annotations
 
@@ -20,14 +17,14 @@ def observe(
     Args:
         package: of the float program.
         calibration: .npy path by input, samples on axis 0.
-        images: inputs that are images (see `edgecheck.targets.coreml.run.to_pixels`).
+        images: inputs that are images (see `edgecheck.targets.coreml.images.to_pixels`).
     """
     import numpy as np
     import torch
 
     from edgecheck.mil.evaluator import Evaluator
     from edgecheck.mil.reader import read
-    from edgecheck.targets.coreml.run import to_pixels
+    from edgecheck.targets.coreml.images import to_pixels
 
     torch.set_num_threads(1)  # operators are small: waiting for a second core takes longer
     evaluator = Evaluator(read(package))

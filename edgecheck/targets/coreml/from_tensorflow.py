@@ -1,7 +1,4 @@
-"""Core ML from TensorFlow: what coremltools' own TensorFlow front end makes of a SavedModel.
-
-Not for other sources, nor for quantizing: see `edgecheck.targets.coreml`.
-"""
+"""Core ML from TensorFlow: what coremltools' own TensorFlow front end makes of a SavedModel."""
 
 from __future__ import annotations
 

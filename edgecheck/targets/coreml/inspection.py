@@ -1,7 +1,4 @@
-"""What is in a .mlpackage, without running it: counts, and a lint for what ships badly.
-
-Not for building: see `edgecheck.targets.coreml`.
-"""
+"""What is in a .mlpackage, without running it: counts, and a lint for what ships badly."""
 
 from __future__ import annotations
 

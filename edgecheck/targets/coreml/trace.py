@@ -1,6 +1,6 @@
 """Intermediate tensors of ML Programs, by the reference executor on every system.
 
-Core ML itself shows none. Not for running packages otherwise: see `edgecheck.targets.coreml.run`.
+Core ML itself shows none.
 """
 
 from __future__ import annotations

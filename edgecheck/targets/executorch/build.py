@@ -171,7 +171,7 @@ def _fold_weights(module: Any) -> None:
 def _quantize_linear_int4(module: Any) -> None:
     """Linear layers with 4-bit weights in groups along their inputs, and dynamic int8 activations.
 
-    Layers whose number of inputs is no multiple of the group stay float: XNNPACK has no kernel.
+    Layers whose number of inputs is not a multiple of the group stay float: XNNPACK has no kernel.
     """
     import torch
     from torchao.quantization import quantize_

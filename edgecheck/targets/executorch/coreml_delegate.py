@@ -41,7 +41,7 @@ def extract_packages(path: str, directory: Path) -> list[Path]:
             _unpack(bytes(data[start:end]), folder)
             package = folder / "model.mlpackage"
             if not package.is_dir():
-                raise FileError(f"Core ML model {index} of the program is no .mlpackage")
+                raise FileError(f"Core ML model {index} of the program is not a .mlpackage")
             found.append(package)
     return found
 

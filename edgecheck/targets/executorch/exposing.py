@@ -3,7 +3,7 @@
 The runtime's event tracer (ETDump) shows what goes in and out of a delegate, never what lies within
 XNNPACK's, and a method's intermediate tensors share memory. So the program is rewritten: each gets
 memory of its own, and what XNNPACK computes is handed out (`xnnpack_exposing`). Weights and
-operators stay as they are. Not for running it: see `candidate_executorch`.
+operators stay as they are.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class _Rewriting:
     def _follow(self, position: int) -> bool:
         """Let a tensor that is a view, since nothing wrote to it, lie where what it views does.
 
-        Most views are no instructions: they share their memory. Returns whether it is settled.
+        Most views are not instructions: they share their memory. Returns whether it is settled.
         """
         from executorch.exir.schema import AllocationDetails
 

@@ -1,8 +1,7 @@
 """What is in a .pte file, read without running it or importing its runtime.
 
 Self-contained (standard library), since it is sent to the device. Slots are those of ExecuTorch's
-schema/program.fbs; the header before it is described in its docs, pte-file-format. Not for the
-insides of a delegate: see `edgecheck.targets.executorch.xnnpack_graph`.
+schema/program.fbs; the header before it is described in its docs, pte-file-format.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _TENSOR, _KERNEL_CALL, _DELEGATE_CALL, _EXTERNAL, _SEGMENT = 5, 1, 2, 1, 1
 
 
 class FileError(ValueError):
-    """A file that is no .pte, or not all of one."""
+    """A file that is not a .pte, or not all of one."""
 
     stands_alone = True
 
@@ -89,7 +88,7 @@ class Method:
     """A method of a program, mostly ``forward``.
 
     Attributes:
-        values: None for all that is no tensor.
+        values: None for all that is not a tensor.
         inputs, outputs: positions of values.
         planned_bytes: of each arena that the program was planned for.
     """
@@ -159,7 +158,7 @@ def read_program(data: Any) -> Program:
         FileError: it is of another format, cut off or damaged.
     """
     if len(data) < 8 or data[4:6] != b"ET" or not bytes(data[6:8]).isdigit():
-        raise FileError("the file is no ExecuTorch program (identifier ET12)")
+        raise FileError("the file is not an ExecuTorch program (identifier ET12)")
     base, end = 0, len(data)
     try:
         # The extended header: magic, length, size of the program, offset of the first segment and,

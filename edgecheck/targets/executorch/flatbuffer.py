@@ -1,8 +1,7 @@
 """Reads FlatBuffers without their schema, every access within bounds.
 
 Self-contained (standard library), since it is sent to the device. Of the format it knows what
-https://flatbuffers.dev/internals/ says; the slots of fields are the caller's to know. Not for
-writing.
+https://flatbuffers.dev/internals/ says; the slots of fields are the caller's to know.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def _translated(what: str) -> Iterator[None]:
 def _tensor(method: Method, what: str, index: int, position: int) -> Tensor:
     name, value = f"{what}_{index}", method.values[position]
     if value is None:
-        raise FileError(f"{what} {index} of {method.name} is no tensor, which is not handled")
+        raise FileError(f"{what} {index} of {method.name} is not a tensor, which is not handled")
     dtype = value.dtype
     if what == "output" and dtype == "bfloat16":
         dtype = "float32"  # NumPy has no such type

@@ -1,7 +1,6 @@
 """Intermediate tensors in ExecuTorch: the program is rewritten so that all are outputs.
 
-The runtime itself computes them, in its own kernels and in XNNPACK. Not for running files
-otherwise: see `edgecheck.targets.executorch.run`.
+The runtime itself computes them, in its own kernels and in XNNPACK.
 """
 
 from __future__ import annotations

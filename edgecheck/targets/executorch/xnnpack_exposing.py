@@ -2,8 +2,7 @@
 
 What is added goes behind all that was there, and little is changed in place, so that nothing else
 of it need be understood. Slots are those of ExecuTorch's backends/xnnpack/serialization/schema.fbs,
-flags those of XNNPACK's include/xnnpack.h. Not for reading the graph otherwise: see
-`edgecheck.targets.executorch.xnnpack_graph`.
+flags those of XNNPACK's include/xnnpack.h.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def _option_problem(options: Mapping[str, Any]) -> str:
     if not isinstance(providers, list | tuple) or not providers:
         return f"providers is {providers!r}, no list of names"
     if unfit := [item for item in providers if not isinstance(item, str)]:
-        return f"providers has {unfit[0]!r}, which is no name"
+        return f"providers has {unfit[0]!r}, which is not a name"
     return keep_float.option_problem(options, _KEEPS_FLOAT)
 
 

@@ -1,7 +1,6 @@
 """ONNX from TensorFlow: what tf2onnx writes of a SavedModel.
 
-Keras' own export to ONNX takes the same route. Not for other sources, nor for any precision but
-fp32: see `edgecheck.targets.ort`.
+Keras' own export to ONNX takes the same route.
 """
 
 from __future__ import annotations

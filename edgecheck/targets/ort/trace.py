@@ -2,8 +2,7 @@
 
 That would keep the runtime from fusing, so its own optimizer runs first, and what it wrote is
 looked into. Layout changes, which only the last level makes, are left out. Serves ONNX sources as
-reference too, with no optimization. Not for running files otherwise: see
-`edgecheck.targets.ort.run`.
+reference too, with no optimization.
 """
 
 from __future__ import annotations

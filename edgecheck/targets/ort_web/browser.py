@@ -1,7 +1,7 @@
 """Chromium without a window: found, started, asked for what a page says, and surely ended.
 
 Self-contained (standard library and Playwright, which is imported only to start a browser), since
-it is sent to the device. Not for what the page does: see `edgecheck.targets.ort_web.page`.
+it is sent to the device.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Tab:
 
 
 def contention(processes: Sequence[int]) -> dict[str, int]:
-    """What other work does to processes; the keys are those of `drivers.timing.contention`."""
+    """What other work does to processes; the keys are `timing.contention`'s."""
     counters = {"involuntary_switches": 0, "run_ns": 0, "wait_ns": 0}
     try:
         for task in [task for item in processes for task in Path(f"/proc/{item}/task").iterdir()]:

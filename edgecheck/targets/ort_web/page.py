@@ -1,7 +1,6 @@
 """The page that runs models in a browser: its HTML, and its JavaScript as text.
 
-Text, since drivers are sent to the device as source, without data files. Not for what drives it:
-see `edgecheck.targets.ort_web.browser` and `edgecheck.targets.ort_web.run`.
+Text, since runners are sent to the device as source, without data files.
 """
 
 from __future__ import annotations

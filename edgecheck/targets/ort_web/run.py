@@ -1,7 +1,6 @@
 """ONNX Runtime Web: runs .onnx files in a headless Chromium, with WebAssembly or WebGPU.
 
-Times and memory are those that the page sees. Not for the page itself: see
-`edgecheck.targets.ort_web.page`; nor for Chromium: see `edgecheck.targets.ort_web.browser`.
+Times and memory are those that the page sees.
 """
 
 from __future__ import annotations
@@ -150,21 +149,21 @@ class OrtWebRunner(Runner):
         before = browser.contention(processes)
         timed = []
         for candidate in candidates:
-            driver = type(self)(page)
-            driver.load(candidate["path"], {**candidate["options"], "timed": True})
-            driver.bind(candidate["binding"])
-            page.feed(driver._number, driver._load_feed(candidate["feed"]))
-            page.tab.call("settle", id=driver._number)
+            runner = type(self)(page)
+            runner.load(candidate["path"], {**candidate["options"], "timed": True})
+            runner.bind(candidate["binding"])
+            page.feed(runner._number, runner._load_feed(candidate["feed"]))
+            page.tab.call("settle", id=runner._number)
             page.tab.heap_bytes(collected=True)
             known = candidate["path"] in self._warmed
             found = page.tab.call(
-                "warm", id=driver._number, **(_WARM_UP if known else _FIRST_WARM_UP)
+                "warm", id=runner._number, **(_WARM_UP if known else _FIRST_WARM_UP)
             )
             self._warmed.add(candidate["path"])
             call_ns = max(1, found.pop("call_ns"))
             calls = math.ceil(_CLOCK_STEPS * page.about["clock_grain_ns"] / call_ns)
-            found |= {"load_ns": driver._load_ns, "calls_per_sample": calls, "blocks": []}
-            timed.append((driver._number, found))
+            found |= {"load_ns": runner._load_ns, "calls_per_sample": calls, "blocks": []}
+            timed.append((runner._number, found))
         calls = max(found["calls_per_sample"] for _, found in timed)
         share_ms = 1e3 * duration_s / (blocks * len(timed))
         for _, found in timed:

@@ -1,7 +1,6 @@
 """TFLite from TensorFlow: what TensorFlow's own converter writes of a SavedModel.
 
-Files have a fixed batch of one, as those from PyTorch. Not for other sources, nor for inspecting
-files: see `edgecheck.targets.tflite`.
+Files have a fixed batch of one, as those from PyTorch.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Lifetimes are those of TensorFlow Lite Micro (``MarkAllocationLifetimes``): inputs live from before
 the first operator to their last use, outputs to the end, and a subgraph that an operator calls lies
-within that operator. Not for what kernels ask for besides (scratch buffers), nor for the runtime's
-own persistent structures: neither is in the file.
+within that operator.
 """
 
 from __future__ import annotations

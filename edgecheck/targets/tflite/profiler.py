@@ -2,7 +2,7 @@
 
 The Python interpreter has no profiler, and the benchmark tool in the wheel times whole inferences
 only; the compiled-model interface has one (litert/c/litert_profiler.h in LiteRT's sources), which
-also looks into delegates. Not for the times that are judged: those come from the interpreter.
+also looks into delegates.
 """
 
 from __future__ import annotations

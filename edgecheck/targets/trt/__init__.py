@@ -45,7 +45,7 @@ def _option_problem(options: Mapping[str, Any]) -> str:
     if not isinstance(given, list | tuple) or not all(
         isinstance(item, str) and item.startswith("SM") and item[2:].isdigit() for item in given
     ):
-        return f"architectures {given!r} is no list of names such as 'SM89'"
+        return f"architectures {given!r} is not a list of names such as 'SM89'"
     return ""
 
 

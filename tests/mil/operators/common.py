@@ -15,9 +15,9 @@ def call(operator: str, *, outputs: tuple[TensorType, ...] = (), **inputs: Any) 
     return Call(operator, "op", {name: _value(given) for name, given in inputs.items()}, outputs)
 
 
-def run(operator: str, *, outputs: tuple[TensorType, ...] = (), **inputs: Any) -> Any:
+def run(operator: str, **inputs: Any) -> Any:
     """What the operator's handler gives."""
-    return handlers()[operator](call(operator, outputs=outputs, **inputs))
+    return handlers()[operator](call(operator, **inputs))
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

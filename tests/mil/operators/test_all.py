@@ -8,7 +8,7 @@ from edgecheck.mil import control
 from edgecheck.mil.handlers import handlers
 
 # The evaluator runs the first three itself; `conv_quantized` is experimental and no converter
-# emits it; the last is no operator of a file.
+# emits it; the last is not an operator of a file.
 ELSEWHERE = {"cond", "const", "while_loop", "conv_quantized", "_const_symbolic"}
 SETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ COMMON = {
 def test_conv_as_torchs_layer(
     rank: int, kernel: int, stride: int, dilation: int, groups: int, biased: bool, pad: int
 ) -> None:
-    layer = LAYERS[rank - 1](4, 8, kernel, stride, pad, dilation, groups, biased)
+    layer: Any = LAYERS[rank - 1](4, 8, kernel, stride, pad, dilation, groups, biased)
     x = noise(2, 4, *range(6, 6 + rank))
     found = run(
         "conv",
@@ -87,7 +88,7 @@ def test_same_padding_by_hand(
 def test_conv_transpose_as_torchs_layer(
     rank: int, kernel: int, stride: int, dilation: int, groups: int, biased: bool, pad: int
 ) -> None:
-    layer = TRANSPOSED[rank - 1](
+    layer: Any = TRANSPOSED[rank - 1](
         4, 8, kernel, stride, pad, groups=groups, bias=biased, dilation=dilation
     )
     x = noise(2, 4, *range(3, 3 + rank))

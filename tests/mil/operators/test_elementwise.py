@@ -72,7 +72,8 @@ def test_of_one(operator: str, function: Callable[..., Any], x: torch.Tensor) ->
 @given(seed=st.integers(0, 99), whole=st.booleans())
 def test_of_two(operator: str, function: Callable[..., Any], seed: int, whole: bool) -> None:
     random = np.random.default_rng(seed)
-    x, y = random.integers(-6, 7, (3, 1, 4)), random.integers(1, 6, (2, 1))
+    x: Any = random.integers(-6, 7, (3, 1, 4))
+    y: Any = random.integers(1, 6, (2, 1))
     y *= random.choice([-1, 1], (2, 1))
     dtype = np.int32 if whole else np.float32
     x, y = x.astype(dtype), y.astype(dtype)

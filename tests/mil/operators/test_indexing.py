@@ -257,9 +257,9 @@ def test_fill(value: Any, dtype: str) -> None:
 @pytest.mark.parametrize("limits", [(0, 5, 1), (5, 0, -2), (1, 8, 3), (0.0, 1.0, 0.25), (3, 3, 1)])
 def test_range_1d(limits: tuple[float, float, float]) -> None:
     start, end, step = limits
-    dtype = np.float32 if isinstance(start, float) else np.int32
+    dtype = "float32" if isinstance(start, float) else "int32"
     found = run("range_1d", start=start, end=end, step=step)
-    close(found, np.arange(start, end, step, dtype))
+    close(found, np.arange(start, end, step).astype(dtype))
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "categorical", "normal", "uniform"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -40,7 +42,7 @@ def test_as_torchs_layers(
         "pad": [pad] * 2 * rank,
         "ceil_mode": ceil,
     }
-    layer = MAXIMUM[rank - 1](kernel, stride, pad, ceil_mode=ceil)
+    layer: Any = MAXIMUM[rank - 1](kernel, stride, pad, ceil_mode=ceil)
     close(run("max_pool", **given_), layer(x))
     layer = AVERAGE[rank - 1](kernel, stride, pad, ceil, not excluded)
     found = run("avg_pool", **given_, exclude_padding_from_average=excluded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_gru_with_reset_after_is_torchs(reverse: bool, whole: bool, biased: bool
     x, start = noise(STEPS, BATCH, FEATURES), noise(BATCH, HIDDEN, seed=1)
     sequence, end = layer(x.flip(0) if reverse else x, start[None])
     order = [0, 2, 1]
-    given_ = {}
+    given_: dict[str, torch.Tensor] = {}
     if biased:
         w_ih, w_hh, given_["input_bias"], given_["bias"] = _weights(layer, order)
     else:
@@ -126,7 +127,7 @@ def test_lstm(direction: str, whole: bool, biased: bool) -> None:
     x = noise(STEPS, BATCH, FEATURES)
     h, c = noise(ways, BATCH, HIDDEN, seed=1), noise(ways, BATCH, HIDDEN, seed=2)
     sequence, (h_end, c_end) = layer(x.flip(0) if direction == "reverse" else x, (h, c))
-    given_ = {}
+    given_: dict[str, torch.Tensor] = {}
     for mils, torchs in (("", ""), ("_back", "_reverse"))[:ways]:
         w_ih, w_hh, b_ih, b_hh = _weights(layer, [0, 1, 3, 2], torchs)
         given_ |= {f"weight_ih{mils}": w_ih, f"weight_hh{mils}": w_hh}
@@ -153,12 +154,13 @@ def test_lstm(direction: str, whole: bool, biased: bool) -> None:
 @pytest.mark.parametrize("clip", [None, 0.2])
 @pytest.mark.parametrize("name", ["relu", "scaled_tanh", "hard_sigmoid", "linear"])
 def test_lstm_with_peepholes_and_clip(clip: float | None, name: str) -> None:
-    act = {
+    acts: dict[str, Callable[[Any], Any]] = {
         "relu": lambda v: np.maximum(v, 0),
         "scaled_tanh": np.tanh,
         "hard_sigmoid": lambda v: np.clip(0.2 * v + 0.5, 0, 1),
         "linear": lambda v: v,
-    }[name]
+    }
+    act = acts[name]
     x = noise(STEPS, BATCH, FEATURES).numpy()
     h, c = noise(BATCH, HIDDEN, seed=1).numpy(), noise(BATCH, HIDDEN, seed=2).numpy()
     w_ih, w_hh = noise(20, FEATURES, seed=3).numpy(), noise(20, HIDDEN, seed=4).numpy()

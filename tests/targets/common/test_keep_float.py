@@ -129,6 +129,7 @@ class Network(torch.nn.Module):
         self.head = torch.nn.Linear(8, 5)
         with torch.no_grad():
             self.norm.weight.copy_(torch.linspace(-2, 2, 8))
+            assert self.norm.running_var is not None
             self.norm.running_var.copy_(torch.linspace(0.5, 2, 8))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -198,7 +199,7 @@ def test_a_kept_layer_is_float_in_the_file_and_the_others_are_not(
         count: int = tools().inspect(path=given["output"])["weight_elements"].get(stored, 0)
         return count
 
-    keep = [layer for layer in ("stem", "hidden") if layer in expected]
+    keep: list[str] = [layer for layer in ("stem", "hidden") if layer in expected]
     assert quantized([]) - quantized(keep) == sum(Network.sizes[layer] for layer in keep)
     assert quantized(expected) == 0
     with pytest.raises(KeepFloatError, match="did you mean 'hidden'"):

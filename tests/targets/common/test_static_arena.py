@@ -12,7 +12,7 @@ law = settings(
     deadline=None,
     derandomize=True,
     max_examples=300,
-    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no failure
+    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is not a failure
 )
 
 

@@ -111,7 +111,7 @@ def test_a_flipped_bit_of_a_float_is_found_even_the_last(
     dtype, bits = kind
     rng = np.random.default_rng(seed)
     weight = rng.uniform(0.1, 1.0, (12, 16)).astype(np.float32)
-    stored = weight.astype(dtype)
+    stored: np.ndarray = weight.astype(dtype)
     at = (int(rng.integers(12)), int(rng.integers(16)))
     stored.view(bits)[at] ^= stored.view(bits).dtype.type(1 << bit)
     (damage,) = found(from_floats("w", stored), weight)["damaged"]

@@ -196,7 +196,7 @@ def test_a_damaged_package_is_a_failure_in_one_line(
         ({"deployment_target": "iOS12"}, "deployment_target 'iOS12' is none of iOS15"),
         ({"compute_units": "gpu"}, "compute_units 'gpu' is none of all"),
         ({"images": {"image": {"mean": 3}}}, "images['image'] has ['mean']"),
-        ({"images": {"image": {"scale": 0}}}, "scale 0 is no positive number"),
+        ({"images": {"image": {"scale": 0}}}, "scale 0 is not a positive number"),
         ({"images": ["image"]}, "images is a list"),
         ({"labels": ["a", "a"]}, "labels repeat"),
         ({"metadata": {"colour": "red"}}, "metadata has ['colour']"),

@@ -114,7 +114,7 @@ def test_an_engine_is_built_and_what_needs_a_gpu_is_not_checked(judged: Judged) 
     for check in ("parity", "accuracy", "latency", "memory"):
         record = judged.cases[f"good/trt/int8/{check}"]
         assert (record["verdict"], "no NVIDIA GPU" in record["reason"]) == ("not_checked", True)
-    assert "9 bytes are no TensorRT engine" in judged.cases["broken/trt/fp32/export"]["reason"]
+    assert "9 bytes are not a TensorRT engine" in judged.cases["broken/trt/fp32/export"]["reason"]
 
 
 def test_a_budget_may_forbid_what_the_lint_finds(judged: Judged) -> None:

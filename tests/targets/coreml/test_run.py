@@ -15,7 +15,8 @@ pytest.importorskip("coremltools")
 from edgecheck.capture import torch as program
 from edgecheck.declare.model import Input
 from edgecheck.targets.coreml.build import CoremlBuilder
-from edgecheck.targets.coreml.run import CoremlRunner, to_pixels
+from edgecheck.targets.coreml.images import to_pixels
+from edgecheck.targets.coreml.run import CoremlRunner
 from edgecheck.targets.registry import all_targets
 
 TARGET = all_targets()["coreml"]

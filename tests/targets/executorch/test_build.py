@@ -176,8 +176,8 @@ def test_files_that_are_none_get_one_line(folder: Path, tmp_path: Path) -> None:
     empty[4:8] = b"TFL3"
     for name, content, line in (
         ("empty", b"", "the file is empty"),
-        ("text", b"this is no model", "the file is no ExecuTorch program (identifier ET12)"),
-        ("other", bytes(empty), "the file is no ExecuTorch program (identifier ET12)"),
+        ("text", b"this is not a model", "the file is not an ExecuTorch program (identifier ET12)"),
+        ("other", bytes(empty), "the file is not an ExecuTorch program (identifier ET12)"),
         ("cut", whole[:-1], f"the file is cut off: it has {len(whole) - 1} of {len(whole)} bytes"),
         ("head", whole[:80], f"the file is cut off: it has 80 of {len(whole)} bytes"),
     ):
@@ -231,7 +231,8 @@ def test_options_are_checked_before_a_build(folder: Path) -> None:
 
 
 def test_a_missing_package_is_named() -> None:
-    lacking = dataclasses.replace(TARGET, packages={"no_such_module": "no-such-package"})
+    host = dataclasses.replace(TARGET.host, packages={"no_such_module": "no-such-package"})
+    lacking = dataclasses.replace(TARGET, host=host)
     assert lacking.missing() == "no-such-package not installed: pip install 'edgecheck[executorch]'"
 
 

@@ -60,7 +60,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     program.capture(network(), INPUTS, OUTPUTS, {}, folder / "m.pt2")
     rng = np.random.default_rng(0)
     image = rng.uniform(-1, 1, (5, 3, 6, 8)).astype(np.float32)
-    arrays = {"image": image, "index": np.arange(5) % 5}
+    arrays: dict[str, np.ndarray] = {"image": image, "index": np.arange(5) % 5}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
         np.save(folder / f"{name}1.npy", array[:1])
@@ -89,7 +89,7 @@ def opened(path: str, backend: str = "xnnpack", threads: int = 1) -> ExecutorchR
     info = driver.load(path, {"threads": threads, "target": {"backend": backend}})
     if len(info["inputs"]) == len(INPUTS):
         found = bind(INPUTS, OUTPUTS, info["inputs"], info["outputs"], Artifact(path))
-        driver.bind(found.for_driver())
+        driver.bind(found.for_runner())
     return driver
 
 
@@ -153,7 +153,7 @@ def test_files_that_are_none_are_refused_before_the_runtime_sees_them(
     whole = Path(files["xnnpack"]).read_bytes()
     for content, line in (
         (b"", "the file is empty"),
-        (b"this is no model", r"no ExecuTorch program \(identifier ET12\)"),
+        (b"this is not a model", r"not an ExecuTorch program \(identifier ET12\)"),
         (whole[: len(whole) // 2], "the file is cut off"),
         (whole[:1000] + bytes(200) + whole[1200:], r".+"),
     ):

@@ -126,7 +126,7 @@ SUITE = """
 from pathlib import Path
 
 HERE = Path(__file__).parent
-(HERE / "text.onnx").write_text("this is no model")
+(HERE / "text.onnx").write_text("this is not a model")
 
 
 def shipped(path, **options):

@@ -134,15 +134,15 @@ def test_without_any_tensorrt_the_command_that_helps_is_told(
 def test_an_empty_file_is_no_engine(tmp_path: Path) -> None:
     (tmp_path / "m.engine").write_bytes(b"")
     (failure,) = TrtBuilder().inspect(path=str(tmp_path / "m.engine"))["failures"]
-    assert failure == "0 bytes are no TensorRT engine"
+    assert failure == "0 bytes are not a TensorRT engine"
 
 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"workspace": "much"}, "workspace: 'much' is no bytes quantity: write a number"),
-        ({"architectures": "SM89"}, "architectures 'SM89' is no list of names such as 'SM89'"),
-        ({"architectures": ["ada"]}, "architectures ['ada'] is no list of names such as 'SM89'"),
+        ({"workspace": "much"}, "workspace: 'much' is not a bytes quantity: write a number"),
+        ({"architectures": "SM89"}, "architectures 'SM89' is not a list of names such as 'SM89'"),
+        ({"architectures": ["ada"]}, "architectures ['ada'] is not a list of names such as 'SM89'"),
     ],
 )
 def test_options_that_do_not_fit_are_named(options: dict[str, Any], problem: str) -> None:

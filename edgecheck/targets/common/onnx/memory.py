@@ -153,7 +153,7 @@ def _measure(name: str, types: Mapping[str, Any]) -> tuple[tuple[int, ...], str,
 
     stated = types.get(name, onnx.TypeProto())
     if stated.WhichOneof("value") not in (None, "tensor_type"):
-        raise _UnplannableError(f"{name!r} is no tensor")
+        raise _UnplannableError(f"{name!r} is not a tensor")
     if not stated.tensor_type.HasField("shape"):
         raise _UnplannableError(f"tensor {name!r} has no static shape")
     sizes = stated.tensor_type.shape.dim

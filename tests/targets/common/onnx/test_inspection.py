@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -133,7 +134,7 @@ def test_operators_in_training_mode_fail(tmp_path: Path, training: bool) -> None
         ),
         helper.make_node("Dropout", ["z", "ratio", "training"], ["y"]),
     ]
-    tensors = [("ratio", np.float32(0.5)), ("training", np.bool_(training))]
+    tensors: list[tuple[str, Any]] = [("ratio", np.float32(0.5)), ("training", np.bool_(training))]
     tensors += [(name, np.ones(3, np.float32)) for name in names]
     shape = ["batch", 3, 4]
     graph = helper.make_graph(

@@ -101,7 +101,10 @@ def test_constants_and_what_follows_from_them_take_none_of_it() -> None:
         ("MatMul", ["x", "weight"], ["h"]),
         ("Add", ["h", "zero"], ["y"]),
     ]
-    constants = {"stored": np.ones((50, 100), np.int8), "scale": np.float32(0.1)}
+    constants: dict[str, np.ndarray] = {
+        "stored": np.ones((50, 100), np.int8),
+        "scale": np.array(0.1, np.float32),
+    }
     zero = {"value": numpy_helper.from_array(np.zeros(50, np.float32))}
     found = plan_memory(make(nodes, [value("x", [1, 100])], ["y"], constants, zero=zero))
     assert found["tensors"] == 3
@@ -134,7 +137,7 @@ def test_float_tensors_of_a_qdq_graph_are_counted_as_written() -> None:
         ("DequantizeLinear", ["q", "s", "z"], ["d"]),
         ("Relu", ["d"], ["y"]),
     ]
-    constants = {"s": np.float32(0.1), "z": np.array(0, np.int8)}
+    constants: dict[str, np.ndarray] = {"s": np.array(0.1, np.float32), "z": np.array(0, np.int8)}
     found = plan_memory(make(nodes, [value("x", [1, 160])], ["y"], constants))
     assert found["no_reuse_bytes"] == 640 + 160 + 640 + 640
 
@@ -156,7 +159,10 @@ def test_matrix_products_with_packed_weights_are_planned() -> None:
     """ONNX itself knows no shapes of the int4 files' operator."""
     sizes = {"K": 100, "N": 50, "bits": 4, "block_size": 32}
     nodes = [("MatMulNBits", ["x", "w", "s"], ["h"]), ("Relu", ["h"], ["y"])]
-    constants = {"w": np.ones((50, 4, 16), np.uint8), "s": np.ones(200, np.float32)}
+    constants: dict[str, np.ndarray] = {
+        "w": np.ones((50, 4, 16), np.uint8),
+        "s": np.ones(200, np.float32),
+    }
     made = make(nodes, [value("x", ["batch", 7, 100])], ["y"], constants, h=sizes)
     set_domain(made, "com.microsoft")
     assert plan_memory(made)["no_reuse_bytes"] == 2800 + 1408 + 1408
@@ -207,7 +213,7 @@ def test_strings_and_sequences_are_told() -> None:
     assert "tensor 'x' is of type STRING" in found["unplanned"]
     nodes = [("SequenceConstruct", ["x"], ["s"]), ("SequenceLength", ["s"], ["y"])]
     found = plan_memory(make(nodes, [value("x", [3])], ["y"]))
-    assert found["unplanned"] == "'s' is no tensor"
+    assert found["unplanned"] == "'s' is not a tensor"
 
 
 def test_inspection_brings_the_plan(tmp_path: Path) -> None:
