@@ -23,7 +23,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_QUICK_EXAMPLES = 10
+_QUICK_EXAMPLES = 5
 # Left out by --quick, with what uses the judge fixture: packages that take a second or more.
 _HEAVY = (
     *("torch", "torchao", "onnx", "onnxruntime", "tensorflow", "keras", "coremltools"),
@@ -208,12 +208,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=server)
     items[:] = [item for item in items if item not in server]
     for item in items:
-        law = getattr(item, "obj", None)
+        law: Any = getattr(item, "obj", None)
         own = getattr(law, "_hypothesis_internal_use_settings", None)
         if own is not None:
             few = hypothesis.settings(own, max_examples=min(own.max_examples, _QUICK_EXAMPLES))
-            law = getattr(law, "__func__", law)
-            law._hypothesis_internal_use_settings = few
+            getattr(law, "__func__", law)._hypothesis_internal_use_settings = few
 
 
 @functools.cache
