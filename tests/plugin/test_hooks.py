@@ -134,9 +134,9 @@ def test_options_combine(judge_within: Judge) -> None:
     ]
 
 
-def test_ini_keys_are_defaults_of_the_options(judge_within: Judge) -> None:
+def test_ini_keys_are_defaults_of_the_options(judge: Judge) -> None:
     ini = '[tool.pytest.ini_options]\nedge_targets = "tflite"\nedge_precisions = ["fp32", "fp16"]\n'
-    run = judge_within(TINY, "--collect-only", "-q", "--edge-checks=export", pyproject__toml=ini)
+    run = judge(TINY, "--collect-only", "-q", "--edge-checks=export", pyproject__toml=ini)
     assert sorted(collected(run)) == ["test_export[tflite-fp16]", "test_export[tflite-fp32]"]
 
 

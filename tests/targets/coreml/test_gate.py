@@ -12,6 +12,8 @@ from tests.conftest import Judge, Judged
 
 pytest.importorskip("coremltools")
 
+from tests.mil import packages
+
 SUITE = """
 from pathlib import Path
 
@@ -62,14 +64,7 @@ class TestBroken(Conformance):
 
 class TestOtherShape(Conformance):
     model = Model(tiny, inputs=[Input("x", ("batch", 4, 4))], outputs=["logits"],
-                  builders={"coreml": lambda module, path: save(path)})
-
-
-def save(path):
-    import coremltools
-    program = torch.export.export(tiny(), (), {"x": torch.zeros(1, 16)}).run_decompositions({})
-    coremltools.convert(program, skip_model_load=True).save(str(path))
-
+                  artifacts={"coreml": OTHER_SHAPE})
 """
 HANGS = """
 import time
@@ -81,8 +76,12 @@ class TestHangs(Conformance):
 
 
 @pytest.fixture(scope="module")
-def judged(judge: Judge) -> Judged:
-    return judge(SUITE, "--edge-targets=coreml,trt", "--edge-missing=skip")
+def judged(judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    given = packages.mb.program(input_specs=[packages.mb.TensorSpec(shape=(1, 16))])
+    program = given(lambda x: packages.mb.relu(x=x, name="logits"))
+    other = packages.converted(program, tmp_path_factory.mktemp("other"))
+    suite = f"OTHER_SHAPE = {str(other)!r}\n{SUITE}"
+    return judge(suite, "--edge-targets=coreml,trt", "--edge-missing=skip")
 
 
 def test_a_good_package_passes_all_that_can_be_checked_here(judged: Judged) -> None:
