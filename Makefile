@@ -1,4 +1,4 @@
-# Two commands do everything: `make conformance` and `make test`.
+# Two commands do everything: `make conformance` and `make test`. `make quick` is for while you work.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ TARGETS := ort,tflite,coreml,executorch,trt,ort-web
 # Every child process imports edgecheck: compiled once, not each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: conformance conformance-web test check verdicts benchmarks benchmarks-long architectures clean
+.PHONY: conformance conformance-web test quick check verdicts benchmarks benchmarks-long architectures clean
 
 # Judge the bundled models on all targets; writes junit.xml, edge.json and edge.html.
 # What this machine can't check is skipped, with the reason.
@@ -27,11 +27,14 @@ conformance-web: $(INSTALLED) node_modules/.installed
 # Lint, types, the tests of edgecheck itself, and the bundled models, of which one is timed and
 # weighed: `make conformance` does that with all.
 test: check node_modules/.installed
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile --durations 30
-	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip \
-		--edge-checks=export,parity,accuracy
-	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip \
-		--edge-checks=latency,memory --edge-models=digits
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile --durations 20
+	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip --durations 20 \
+		-k "not (latency or memory) or (TestDigits and not (Transformer or pruned or student))"
+
+# Under a minute: the tests that need no converter, runtime or browser.
+quick: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest tests --quick -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -12,16 +12,16 @@ from edgecheck.capture.client import _spread
 from tests.conftest import Judge, Judged
 
 SUITE = '''
-import functools, os
+import os
 from pathlib import Path
 
 HERE = Path(__file__).parent
 
 
-def write_onnx(module, path, x="x", logits="logits"):
+def write_onnx(module, path):
     torch.onnx.export(
         module, (), kwargs={"x": torch.zeros(2, 16)}, f=str(path), dynamo=True, verbose=False,
-        input_names=[x], output_names=[logits], external_data=False,
+        input_names=["x"], output_names=["logits"], external_data=False,
         dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
     )
 
@@ -44,8 +44,20 @@ def write_pt2(path):
 
 
 PT2 = made("saved.pt2", write_pt2)
-ONNX = made("saved.onnx", functools.partial(write_onnx, tiny()))
-RENAMED = made("renamed.onnx", functools.partial(write_onnx, tiny(), x="data", logits="scores"))
+def write_renamed(path):
+    import onnx
+    file = onnx.load(ONNX)
+    others = {"x": "data", "logits": "scores"}
+    for value in (*file.graph.input, *file.graph.output):
+        value.name = others[value.name]
+    for node in file.graph.node:
+        node.input[:] = [others.get(name, name) for name in node.input]
+        node.output[:] = [others.get(name, name) for name in node.output]
+    onnx.save(file, path)
+
+
+ONNX = HERE / "tiny_file.onnx"
+RENAMED = made("renamed.onnx", write_renamed)
 
 
 # -- sources
@@ -69,9 +81,8 @@ class TestByPosition(Conformance):
 
 
 def write_external(path):
-    write_onnx(tiny(), path)
     import onnx
-    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin",
+    onnx.save(onnx.load(ONNX), path, save_as_external_data=True, location="weights.bin",
               size_threshold=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shlex
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgecheck import workbench
 from edgecheck.checks import fuzz
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
@@ -59,34 +61,41 @@ def save(path: Path, nodes: list[Any], batch: int | str = "batch") -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     folder = tmp_path_factory.mktemp("run")
     settings = Settings(folder / "cache", folder / "scratch", lock=folder / "lock", sharers=2)
-    made = Workbench(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workbench, "_WARM_DEVICES", 12)  # graphs stay loaded for the next test
+        made = Workbench(settings)
     yield made
     made.close()
 
 
 @pytest.fixture
 def measure(run: Workbench, tmp_path: Path) -> Iterator[Measure]:
-    """What adversarial inputs show of a graph whose reference is another one."""
+    """What adversarial inputs show of a graph whose reference is another one.
+
+    The same graphs without a name are the same candidate in all tests.
+    """
     before = run.settings
 
     def measured(
         candidate: list[Any],
         reference: list[Any] = DOUBLE,
         *,
-        name: str = "m",
+        name: str = "",
         precision: str = "fp32",
         budget: Budget | None = None,
         batch: int | str = "batch",
         **changes: Any,
     ) -> Evidence:
         run.settings = replace(before, **{"fuzz": 60, "fuzz_folder": tmp_path / "kept", **changes})
+        shared = repr((candidate, reference, precision, batch)).encode()
+        model_name = f"{tmp_path.name}-{name}" if name else hashlib.sha256(shared).hexdigest()[:12]
         model = Model(
             save(tmp_path / f"{name}-reference.onnx", reference),
             inputs=[Input("x", ("batch", 4), low=0, high=1)],
             outputs=["y"],
             artifacts={("ort", precision): save(tmp_path / f"{name}.onnx", candidate, batch)},
         )
-        case = Case(f"{tmp_path.name}-{name}", "", ORT, precision, model, budget or Budget())
+        case = Case(model_name, "", ORT, precision, model, budget or Budget())
         return fuzz.measure(run, case)
 
     yield measured
@@ -204,10 +213,10 @@ def test_an_input_of_another_model_is_an_error_to_replay_and_a_warning_where_kep
 ) -> None:
     path = fuzz.save(arrays, tmp_path, "other")
     with pytest.raises(EdgecheckError) as caught:
-        measure(DOUBLE, replay=path)
+        measure(DOUBLE, name="m", replay=path)
     assert str(caught.value).endswith(says)
     fuzz.save(arrays, tmp_path / "kept", f"{tmp_path.name}-m-ort-fp32")
-    (warning,) = measure(DOUBLE, fuzz=5).warnings
+    (warning,) = measure(DOUBLE, name="m", fuzz=5).warnings
     assert "is not tried, delete it" in warning and warning.endswith(says)
 
 
@@ -244,12 +253,35 @@ def test_inputs_come_back_as_they_were_saved(tmp_path: Path) -> None:
 
 # -- whole runs
 
+EDGE = """
+import onnx
+
+
+def write_edge(path):
+    # What is at the upper bound counts half.
+    file = onnx.load(HERE / "tiny_file.onnx")
+    for node in file.graph.node:
+        node.input[:] = ["halved" if name == "x" else name for name in node.input]
+    numbers = {"high": 1.0, "half": 0.5}
+    for name, value in numbers.items():
+        file.graph.initializer.append(onnx.helper.make_tensor(name, 1, [], [value]))
+    node = onnx.helper.make_node
+    for position, made in enumerate([
+        node("GreaterOrEqual", ["x", "high"], ["at_bound"]),
+        node("Mul", ["x", "half"], ["less"]),
+        node("Where", ["at_bound", "less", "x"], ["halved"]),
+    ]):
+        file.graph.node.insert(position, made)
+    onnx.save(file, path)
+
+
+write_edge(HERE / "edge.onnx")
+
+
+class TestEdge(Conformance):
+    model = file_model(artifacts={"ort": HERE / "edge.onnx"})
+"""
 SUITE = """
-class Edge(Tiny):
-    def forward(self, x):
-        return super().forward(torch.where(x >= 1.0, x * 0.5, x))
-
-
 class Cancelling(torch.nn.Module):
     # On constant inputs nothing but rounding: of the model, not of its export.
     def __init__(self):
@@ -261,30 +293,24 @@ class Cancelling(torch.nn.Module):
         return torch.tanh(1e6 * (x @ self.weight))
 
 
-class Reordered(Cancelling):
-    # The same sums in another order.
-    def forward(self, x):
-        parts = [x[:, rows] @ self.weight[rows] for rows in (slice(5, 16), slice(0, 5))]
-        return torch.tanh(1e6 * sum(parts))
-
-
-def export(module, path):
-    torch.onnx.export(
-        module.eval(), (torch.rand(3, 16),), path, dynamo=True, verbose=False, input_names=["x"],
-        output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch", max=64)},),
-    )
-
-
-def edge(module, path):
-    export(Edge(), path)
-
-
 def reordered(module, path):
-    export(Reordered(), path)
-
-
-class TestEdge(Conformance):
-    model = model(builders={"ort": edge})
+    # The same sums in another order.
+    import onnx
+    node, weight = onnx.helper.make_node, module.weight.detach().numpy()
+    value = onnx.helper.make_tensor_value_info
+    nodes, constants = [], {"axis": np.array([1]), "scale": np.array(1e6, np.float32)}
+    for name, low, high in (("last", 5, 16), ("first", 0, 5)):
+        constants |= {f"{name}_low": np.array([low]), f"{name}_high": np.array([high]),
+                      f"{name}_weight": weight[low:high]}
+        nodes += [node("Slice", ["x", f"{name}_low", f"{name}_high", "axis"], [f"{name}_x"]),
+                  node("MatMul", [f"{name}_x", f"{name}_weight"], [f"{name}_sum"])]
+    nodes += [node("Add", ["last_sum", "first_sum"], ["sum"]),
+              node("Mul", ["sum", "scale"], ["large"]), node("Tanh", ["large"], ["logits"])]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [value("x", 1, ["batch", 16])], [value("logits", 1, ["batch", 4])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()])
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, ir_version=10, opset_imports=opsets), path)
 
 
 class TestSound(Conformance):
@@ -298,7 +324,7 @@ class TestCancelling(Conformance):
 
 def test_a_run_finds_it_and_says_how_to_try_it_again(judge: Any) -> None:
     parity = ("--edge-targets=ort", "--edge-checks=parity")
-    found = judge(SUITE, *parity, "--edge-fuzz=100")
+    found = judge(EDGE + SUITE, *parity, "--edge-fuzz=100")
     cases = {key.removesuffix("/parity"): case for key, case in found.cases.items()}
     verdicts = {key: case["verdict"] for key, case in cases.items()}
     assert verdicts == {
@@ -311,7 +337,7 @@ def test_a_run_finds_it_and_says_how_to_try_it_again(judge: Any) -> None:
     command = cases["edge/ort/fp32"]["details"].partition("try it again with\n")[2]
     pytest_word, test, replay = shlex.split(command.splitlines()[0])
     assert (pytest_word, test) == ("pytest", "test_suite.py::TestEdge::test_parity[ort-fp32]")
-    again = judge(SUITE, test, replay)
+    again = judge(EDGE, test, replay)
     assert again.status == 1
     assert "(replayed)" in again.output
     assert math.isfinite(again.cases["edge/ort/fp32/parity"]["measurements"]["fuzz"]["score"])

@@ -109,16 +109,12 @@ class TestScaled(Conformance):
 
 
 class TestFile(Conformance):
-    model = model("tiny.onnx", targets={"ort": ["fp32"]})
+    model = file_model(targets={"ort": ["fp32"]})
 
 
 class TestFileStrict(Conformance):
-    model = model("tiny.onnx", targets={"ort": ["fp32"]})
+    model = file_model(targets={"ort": ["fp32"]})
     budget = Budget(noise_ratio={"ort/fp32": 5})
-
-
-if not __import__("os").path.exists("tiny.onnx"):
-    export(tiny(), "tiny.onnx")
 """
 
 

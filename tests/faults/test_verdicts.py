@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +32,7 @@ SLICE = (
     "unguarded-cnn-ort-fp32",
     "randomnormallike-0-05-cnn-ort-fp32",
 )
+SOUND = ["cnn", "residual", "text-encoder"]
 
 
 def test_the_corpus_has_two_faults_of_each_kind_and_each_target() -> None:
@@ -43,21 +44,39 @@ def test_the_corpus_has_two_faults_of_each_kind_and_each_target() -> None:
     assert {"ort", "tflite", "coreml"} <= {fault.target for fault in corpus.FAULTS}
 
 
-def test_planted_faults_are_found_by_the_right_check_at_the_right_layer(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def planted() -> list[Fault]:
     faults = [fault for fault in corpus.FAULTS if fault.name in SLICE]
     assert len(faults) == len(SLICE)
-    assert verdicts.plant(faults, tmp_path) == {}
-    found = verdicts.scores(faults, tmp_path, workers=1)
+    return faults
+
+
+@pytest.fixture(scope="module")
+def report(planted: list[Fault], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One run of the planted files and of sound ones, which share its processes."""
+    folder = tmp_path_factory.mktemp("faults")
+    assert verdicts.plant(planted, folder) == {}
+    source = (
+        f"{verdicts.suite(planted)}\nfrom tests.faults import sound\n\n"
+        f"sound_suites = sound.declare(range(1), {SOUND})\n"
+        "globals().update({f'{name}Sound': suite for name, suite in sound_suites.items()})\n"
+    )
+    targets = {*verdicts.targets(planted), *sound.TARGETS}
+    return judging.judge(folder, source, targets, 1)
+
+
+def test_planted_faults_are_found_by_the_right_check_at_the_right_layer(
+    planted: list[Fault], report: dict[str, Any]
+) -> None:
+    found = verdicts.scored(planted, report)
     assert remarks(found, {}) == []
     assert all(score.detected for score in found)
 
 
-def test_sound_files_pass(tmp_path: Path) -> None:
-    models = ["cnn", "residual", "text-encoder"]
-    source = (
-        f"from tests.faults.sound import declare\n\nglobals().update(declare(range(1), {models}))\n"
-    )
-    cases = judging.judge(tmp_path, source, sound.TARGETS, 1)["cases"]
+def test_sound_files_pass(planted: list[Fault], report: dict[str, Any]) -> None:
+    faults = {fault.name for fault in planted}
+    cases = [case for case in report["cases"] if case["model"] not in faults]
+    assert len({case["model"] for case in cases}) == len(SOUND)
     assert [case["key"] for case in cases if case["verdict"] != "passed"] == []
     assert {case["target"] for case in cases} == {"ort", "tflite", "coreml"}
 

@@ -72,12 +72,25 @@ def plant(faults: Sequence[Fault], folder: Path) -> dict[str, str]:
 
 def scores(faults: Sequence[Fault], folder: Path, workers: int) -> list[Score]:
     """Have the planted files judged; what became of each fault."""
+    return scored(faults, judge(folder, suite(faults), targets(faults), workers))
+
+
+def suite(faults: Sequence[Fault]) -> str:
+    """The source of a test module in the folder of the planted files."""
     names = sorted(fault.name for fault in faults)
-    source = (
+    return (
         "from pathlib import Path\n\nfrom tests.faults.planted import declare\n\n"
         f"globals().update(declare(Path(__file__).parent, set({names!r})))\n"
     )
-    report = judge(folder, source, {fault.target for fault in faults}, workers)
+
+
+def targets(faults: Sequence[Fault]) -> set[str]:
+    """The targets of the planted files."""
+    return {fault.target for fault in faults}
+
+
+def scored(faults: Sequence[Fault], report: Mapping[str, Any]) -> list[Score]:
+    """What became of each fault, by the report of a run of `suite`."""
     by_model: dict[str, list[Mapping[str, Any]]] = {}
     for case in report["cases"]:
         by_model.setdefault(case["model"], []).append(case)

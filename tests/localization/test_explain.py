@@ -13,15 +13,11 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-SUITE = """
+NETWORKS = """
 import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-
-from edgecheck import Conformance, Input, Model
-
-IMAGE = Input("image", ("batch", 3, 8, 8), low=-1.0, high=1.0)
 
 
 class Network(torch.nn.Module):
@@ -40,11 +36,6 @@ class Network(torch.nn.Module):
 class Branch(torch.nn.Module):
     def forward(self, x):
         return x.cumsum(1) * 2 if torch.compiler.is_compiling() else x.cumsum(1)
-
-
-def network():
-    torch.manual_seed(0)
-    return Network().eval()
 
 
 def export(module):
@@ -69,6 +60,38 @@ def broken(module, path):
     exchanged = np.ascontiguousarray(numpy_helper.to_array(weight).swapaxes(0, 1))
     weight.CopyFrom(numpy_helper.from_array(exchanged, weight.name))
     onnx.save(model, path)
+"""
+# Only the processes that make or build a model import what takes seconds.
+SUITE = """
+from edgecheck import Conformance, Input, Model
+
+IMAGE = Input("image", ("batch", 3, 8, 8), low=-1.0, high=1.0)
+
+
+def network():
+    import networks
+    import torch
+
+    torch.manual_seed(0)
+    return networks.Network().eval()
+
+
+def branch():
+    from networks import Branch
+
+    return Branch()
+
+
+def swapped(module, path):
+    import networks
+
+    networks.swapped(module, path)
+
+
+def broken(module, path):
+    import networks
+
+    networks.broken(module, path)
 
 
 def model(builder):
@@ -89,7 +112,7 @@ class TestClean(Conformance):
 
 
 class TestBranch(Conformance):
-    model = Model(Branch, inputs=[Input("x", ("batch", 8))], outputs=["y"])
+    model = Model(branch, inputs=[Input("x", ("batch", 8))], outputs=["y"])
 """
 
 
@@ -97,6 +120,7 @@ class TestBranch(Conformance):
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("suite") / "test_suite.py"
     path.write_text(SUITE)
+    path.with_name("networks.py").write_text(NETWORKS)
     return path
 
 
@@ -116,7 +140,7 @@ def test_the_table_names_the_layer_in_the_users_model(suite: Path) -> None:
     assert done.returncode == 1, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("broken/ort/fp32: first broken: middle (Conv2d), conv2d")
-    assert "test_suite.py:" in done.stdout
+    assert "networks.py:" in done.stdout
     assert max(map(len, lines)) <= 100
     (marked,) = [line for line in lines if line.startswith(">")]
     assert "middle" in marked

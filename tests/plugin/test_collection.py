@@ -81,7 +81,8 @@ def test_for_workers_timing_comes_last(items: list[pytest.Item]) -> None:
 
 
 def test_workers_take_stretches_unless_another_way_is_asked_for(judge: Judge) -> None:
-    suite = "class TestTiny(Conformance):\n    model = model()\n"
-    options = ("--edge-targets=ort", "--edge-checks=export", "-n", "2", "-v")
+    suite = "class TestTiny(Conformance):\n    model = file_model()\n"
+    only = ("--edge-targets=ort", "--edge-precisions=fp32", "--edge-checks=export")
+    options = (*only, "-n", "2", "-v")
     assert "WorkStealingScheduling" in judge(suite, *options).output
     assert "LoadFileScheduling" in judge(suite, *options, "--dist=loadfile").output

@@ -16,11 +16,19 @@ import pytest
 
 from edgecheck.commands.cli import schema_text
 from edgecheck.targets.registry import all_targets
-from tests.conftest import TINY_MODELS, TINY_NETWORK, Judge, Judged
+from tests.conftest import Judge, Judged, write_tiny
 
 TINY = """
 class TestTiny(Conformance):
     model = model(calibration=inputs, evaluation=EVALUATION)
+    budget = Budget(latency_p95="1 s", peak_memory="1 GB", accuracy_drop={"int4": 0.2})
+"""
+
+
+# The same from a file, for what is about no other source: no process imports torch.
+FILE = """
+class TestTiny(Conformance):
+    model = file_model(calibration=inputs, evaluation=FILE_EVALUATION)
     budget = Budget(latency_p95="1 s", peak_memory="1 GB", accuracy_drop={"int4": 0.2})
 """
 
@@ -53,15 +61,17 @@ def collected(run: Judged) -> list[str]:
         (["--edge-models=tony*"], "--edge-models 'tony*' matches no model (models: tiny)"),
     ],
 )
-def test_wrong_options_are_usage_errors(judge: Judge, arguments: list[str], says: str) -> None:
-    run = judge(TINY, *arguments)
+def test_wrong_options_are_usage_errors(
+    judge_within: Judge, arguments: list[str], says: str
+) -> None:
+    run = judge_within(TINY, *arguments)
     assert run.status == pytest.ExitCode.USAGE_ERROR
     assert says in run.output
     assert "Traceback" not in run.output
 
 
-def test_help_lists_the_options(judge: Judge) -> None:
-    run = judge(TINY, "--help")
+def test_help_lists_the_options(judge_within: Judge) -> None:
+    run = judge_within(TINY, "--help")
     for name in (
         "targets",
         "precisions",
@@ -81,8 +91,8 @@ def test_help_lists_the_options(judge: Judge) -> None:
     assert "edge_targets" in run.output
 
 
-def test_markers_are_registered_and_select(judge: Judge) -> None:
-    run = judge(
+def test_markers_are_registered_and_select(judge_within: Judge) -> None:
+    run = judge_within(
         TINY, "--collect-only", "-q", "--strict-markers", "-m", "tflite and int8-dynamic and parity"
     )
     assert collected(run) == ["test_parity[tflite-int8-dynamic]"]
@@ -101,16 +111,18 @@ def test_without_options_all_that_this_machine_runs_is_judged(
 
 
 @pytest.mark.parametrize("alias", ["onnx", "onnxruntime", "ort"])
-def test_aliases_mean_the_same_target(judge: Judge, alias: str) -> None:
-    run = judge(TINY, "--collect-only", "-q", f"--edge-targets={alias}", "--edge-precisions=fp32")
+def test_aliases_mean_the_same_target(judge_within: Judge, alias: str) -> None:
+    run = judge_within(
+        TINY, "--collect-only", "-q", f"--edge-targets={alias}", "--edge-precisions=fp32"
+    )
     assert set(collected(run)) == {
         f"test_{check}[ort-fp32]" for check in ("export", "parity", "accuracy", "latency", "memory")
     }
 
 
-def test_options_combine(judge: Judge) -> None:
+def test_options_combine(judge_within: Judge) -> None:
     suite = TINY + ("class TestOther(Conformance):\n    model = model(variants={'small': tiny})\n")
-    run = judge(
+    run = judge_within(
         suite,
         *("--collect-only", "-q", "--edge-targets=ort", "--edge-precisions=fp32,fp16"),
         *("--edge-models=oth*:small", "--edge-checks=parity,export"),
@@ -122,41 +134,41 @@ def test_options_combine(judge: Judge) -> None:
     ]
 
 
-def test_ini_keys_are_defaults_of_the_options(judge: Judge) -> None:
+def test_ini_keys_are_defaults_of_the_options(judge_within: Judge) -> None:
     ini = '[tool.pytest.ini_options]\nedge_targets = "tflite"\nedge_precisions = ["fp32", "fp16"]\n'
-    run = judge(TINY, "--collect-only", "-q", "--edge-checks=export", pyproject__toml=ini)
+    run = judge_within(TINY, "--collect-only", "-q", "--edge-checks=export", pyproject__toml=ini)
     assert sorted(collected(run)) == ["test_export[tflite-fp16]", "test_export[tflite-fp32]"]
 
 
-def test_cases_of_one_file_stay_together(judge: Judge) -> None:
-    names = collected(judge(TINY, "--collect-only", "-q", "--edge-targets=ort"))
+def test_cases_of_one_file_stay_together(judge_within: Judge) -> None:
+    names = collected(judge_within(TINY, "--collect-only", "-q", "--edge-targets=ort"))
     candidates = [name.partition("[")[2] for name in names]
     changes = sum(left != right for left, right in itertools.pairwise(candidates))
     assert changes == len(set(candidates)) - 1
 
 
-def test_two_classes_with_one_model_name_are_an_error(judge: Judge) -> None:
+def test_two_classes_with_one_model_name_are_an_error(judge_within: Judge) -> None:
     suite = TINY + "class TestAgain(Conformance):\n    model = model(name='tiny')\n"
-    run = judge(suite, "--collect-only")
+    run = judge_within(suite, "--collect-only")
     assert run.status != 0
     assert "both declare a model 'tiny': pass Model(name=...)" in run.output
 
 
-def test_a_class_without_a_model_is_an_error(judge: Judge) -> None:
-    run = judge("class TestBare(Conformance):\n    pass\n", "--collect-only")
+def test_a_class_without_a_model_is_an_error(judge_within: Judge) -> None:
+    run = judge_within("class TestBare(Conformance):\n    pass\n", "--collect-only")
     assert "TestBare declares no model" in run.output
     assert run.status != 0
 
 
-def test_a_budget_word_that_means_nothing_is_an_error(judge: Judge) -> None:
+def test_a_budget_word_that_means_nothing_is_an_error(judge_within: Judge) -> None:
     suite = TINY.replace("latency_p95=", "size={'tflight': '1 MB'}, latency_p95=")
-    run = judge(suite, "--collect-only")
+    run = judge_within(suite, "--collect-only")
     assert "unknown word 'tflight'; did you mean 'tflite'?" in run.output
     assert run.status != 0
 
 
-def test_a_budget_with_an_unknown_unit_is_an_error(judge: Judge) -> None:
-    run = judge(TINY.replace('"1 s"', '"5 parsecs"'), "--collect-only")
+def test_a_budget_with_an_unknown_unit_is_an_error(judge_within: Judge) -> None:
+    run = judge_within(TINY.replace('"1 s"', '"5 parsecs"'), "--collect-only")
     assert "budget latency_p95: '5 parsecs' is not a time quantity" in run.output
     assert run.status != 0
 
@@ -173,7 +185,7 @@ def test_a_profile_brings_its_limits_and_precisions(judge: Judge) -> None:
 
 def test_a_required_target_that_can_not_run_closes_the_gate(judge: Judge) -> None:
     run = judge(
-        TINY, "--edge-targets=ort,onnxruntime-web", "--edge-precisions=fp32", "--edge-checks=export"
+        FILE, "--edge-targets=ort,onnxruntime-web", "--edge-precisions=fp32", "--edge-checks=export"
     )
     assert run.status == pytest.ExitCode.TESTS_FAILED
     assert "gate incomplete: 1 required cases not checked (ort-web: " in run.output
@@ -183,7 +195,7 @@ def test_a_required_target_that_can_not_run_closes_the_gate(judge: Judge) -> Non
 
 def test_missing_targets_can_be_accepted(judge: Judge) -> None:
     run = judge(
-        TINY,
+        FILE,
         *("--edge-targets=ort,ort-web", "--edge-precisions=fp32", "--edge-checks=export"),
         "--edge-missing=skip",
     )
@@ -193,7 +205,7 @@ def test_missing_targets_can_be_accepted(judge: Judge) -> None:
 
 def test_a_precision_asked_for_by_name_that_a_profile_forbids_is_an_error(judge: Judge) -> None:
     run = judge(
-        TINY,
+        FILE,
         *("--edge-targets=ort", "--edge-precisions=fp32", "--edge-checks=export"),
         "--edge-profile=edge-tpu",
     )
@@ -203,7 +215,7 @@ def test_a_precision_asked_for_by_name_that_a_profile_forbids_is_an_error(judge:
 
 
 def test_what_has_no_data_is_named_in_the_summary(judge: Judge) -> None:
-    suite = "class TestBare(Conformance):\n    model = model()\n"
+    suite = "class TestBare(Conformance):\n    model = file_model()\n"
     run = judge(suite, "--edge-targets=ort", "--edge-checks=export,accuracy")
     assert "no accuracy for bare: no evaluation data: pass evaluation= to the Model" in run.output
     assert "no int8 for bare/ort: no calibration data" in run.output
@@ -212,7 +224,7 @@ def test_what_has_no_data_is_named_in_the_summary(judge: Judge) -> None:
 
 def test_users_own_tests_run_for_every_case(judge: Judge) -> None:
     suite = (
-        TINY
+        FILE
         + """
     def test_top_class_is_kept(self, case):
         x = {"x": inputs(5)}
@@ -233,7 +245,7 @@ def test_users_own_tests_run_for_every_case(judge: Judge) -> None:
 
 def test_an_expected_failure_does_not_close_the_gate(judge: Judge) -> None:
     suite = (
-        TINY.replace('latency_p95="1 s"', 'size="1 B"')
+        FILE.replace('latency_p95="1 s"', 'size="1 B"')
         + """
     @pytest.mark.xfail(reason="too large until v2")
     def test_export(self, case):
@@ -310,15 +322,15 @@ def test_junit_has_properties_of_every_case(name: str, request: pytest.FixtureRe
 def test_nothing_is_built_twice_by_eight_workers(judge: Judge, tmp_path: Path) -> None:
     log = tmp_path / "builds"
     suite = f"""
+import shutil
+
 def exporter(model, path):
     with open({str(log)!r}, "a") as log:
         log.write("built\\n")
-    torch.onnx.export(model, (), kwargs={{"x": torch.zeros(2, 16)}}, f=str(path), dynamo=True,
-        verbose=False, input_names=["x"], output_names=["logits"], external_data=False,
-        dynamic_shapes={{"x": {{0: torch.export.Dim("batch")}}}})
+    shutil.copy(HERE / "tiny_file.onnx", path)
 
 class TestTiny(Conformance):
-    model = model(builders={{"ort": exporter}}, evaluation=EVALUATION)
+    model = model(builders={{"ort": exporter}}, evaluation=FILE_EVALUATION)
 """
     run = judge(suite, "-n", "8", "--edge-targets=ort")
     assert run.status == 0, run.output
@@ -326,9 +338,14 @@ class TestTiny(Conformance):
 
 
 def test_a_second_run_takes_all_files_from_the_cache(judge: Judge, tmp_path: Path) -> None:
-    arguments = (f"--edge-cache={tmp_path}", "--edge-targets=ort", "--edge-checks=export")
-    first = judge(TINY, *arguments, "-n", "2")
-    second = judge(TINY, *arguments)
+    arguments = (
+        f"--edge-cache={tmp_path}",
+        "--edge-targets=ort",
+        "--edge-precisions=fp16,int8-dynamic,int8",  # a file in fp32 is there already
+        "--edge-checks=export",
+    )
+    first = judge(FILE, *arguments, "-n", "2")
+    second = judge(FILE, *arguments)
     assert {case["timings"]["cached"] for case in first.cases.values()} == {False}
     assert {case["timings"]["cached"] for case in second.cases.values()} == {True}
     hashes = [
@@ -342,15 +359,15 @@ def test_a_tampered_cache_entry_is_rebuilt(judge: Judge, tmp_path: Path) -> None
     arguments = (
         f"--edge-cache={tmp_path}",
         "--edge-targets=ort",
-        "--edge-precisions=fp32",
+        "--edge-precisions=fp16",
         "--edge-checks=export",
     )
-    first = judge(TINY, *arguments)
+    first = judge(FILE, *arguments)
     (file,) = tmp_path.glob("objects/*/*/*.onnx")
     file.write_bytes(file.read_bytes()[:-1] + b"!")
-    second = judge(TINY, *arguments)
-    case = second.cases["tiny/ort/fp32/export"]
-    assert case["artifact"] == first.cases["tiny/ort/fp32/export"]["artifact"]
+    second = judge(FILE, *arguments)
+    case = second.cases["tiny/ort/fp16/export"]
+    assert case["artifact"] == first.cases["tiny/ort/fp16/export"]["artifact"]
     assert case["timings"]["cached"] is False
     assert "was damaged or changed" in second.output
 
@@ -360,7 +377,7 @@ def test_a_cache_that_can_not_be_written_does_not_stop_the_run(
 ) -> None:
     (tmp_path / "file").touch()
     run = judge(
-        TINY,
+        FILE,
         f"--edge-cache={tmp_path / 'file' / 'cache'}",
         "--edge-targets=ort",
         "--edge-precisions=fp32,fp16",
@@ -376,7 +393,7 @@ def test_a_cache_that_can_not_be_written_does_not_stop_the_run(
 @pytest.mark.parametrize("spread", [[], ["-n", "2"]], ids=["alone", "spread"])
 def test_a_report_of_an_interrupted_run_is_whole(tmp_path: Path, spread: list[str]) -> None:
     suite = (
-        TINY
+        FILE
         + """
     def test_wait(self, case):
         import time
@@ -384,8 +401,7 @@ def test_a_report_of_an_interrupted_run_is_whole(tmp_path: Path, spread: list[st
         time.sleep(60)
 """
     )
-    (tmp_path / "tiny_network.py").write_text(TINY_NETWORK)
-    (tmp_path / "tiny_models.py").write_text(TINY_MODELS)
+    write_tiny(tmp_path)
     (tmp_path / "test_suite.py").write_text("from tiny_models import *\n" + suite)
     arguments = ["--edge-targets=ort", "--edge-precisions=fp32", "--edge-json=edge.json"]
     process = subprocess.Popen(
@@ -411,7 +427,7 @@ def test_a_report_of_an_interrupted_run_is_whole(tmp_path: Path, spread: list[st
 
 def test_a_report_survives_the_crash_of_a_worker(judge: Judge) -> None:
     suite = (
-        TINY
+        FILE
         + """
     def test_crash(self, case):
         import os
@@ -432,7 +448,7 @@ def test_no_process_and_no_directory_is_left_behind(
     judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = (
-        TINY
+        FILE
         + """
     def test_note(self, case):
         import pathlib

@@ -11,7 +11,7 @@ from tests.conftest import Judge
 
 SUITE = """
 class TestTiny(Conformance):
-    model = model()
+    model = file_model()
     budget = Budget(size="1 B")
 """
 ONLY = ("--edge-targets=ort", "--edge-precisions=fp32", "--edge-checks=export")
@@ -50,7 +50,7 @@ def test_a_waived_failure_is_an_xfail_with_its_reason_in_every_report(judge: Jud
 
 
 def test_an_unsupported_case_can_be_waived(judge: Judge) -> None:
-    suite = SUITE.replace('size="1 B"', "")
+    suite = SUITE.replace('size="1 B"', "").replace("file_model", "model")
     arguments = ("--edge-targets=tflite", "--edge-profile=mcu", "--edge-precisions=fp32")
     run = judge(suite, *arguments, "--edge-checks=export", waivers__toml=waivers(precision="fp32"))
     assert {case["verdict"] for case in run.cases.values()} == {"unsupported"}
@@ -88,7 +88,8 @@ def test_a_stale_waiver_is_told_and_fails_by_option(judge: Judge) -> None:
 
 
 def test_a_narrower_run_makes_no_waiver_wrong_or_stale(judge: Judge) -> None:
-    suite = SUITE.replace('size="1 B"', "") + "class TestOther(Conformance):\n    model = model()\n"
+    suite = SUITE.replace('size="1 B"', "")
+    suite += "class TestOther(Conformance):\n    model = model()\n"  # ships to tflite too
     file = (
         waivers(model="other", target="tflite", precision="fp16", check="latency")
         + waivers(model="tiny", target="ort", precision="fp32", check="[ep]*")
@@ -100,7 +101,7 @@ def test_a_narrower_run_makes_no_waiver_wrong_or_stale(judge: Judge) -> None:
         assert list(run.cases) == [KEY]
 
 
-def test_waivers_for_what_there_is_not_are_errors(judge: Judge) -> None:
+def test_waivers_for_what_there_is_not_are_errors(judge_within: Judge) -> None:
     wrong = {
         'model = "tony"': "model 'tony' matches nothing; did you mean 'tiny'? (there: tiny)",
         'target = "tflit"': "target 'tflit' matches nothing; did you mean 'tflite'?",
@@ -109,7 +110,9 @@ def test_waivers_for_what_there_is_not_are_errors(judge: Judge) -> None:
     }
     right = waivers()
     file = right + "".join(right.replace("[[waiver]]", f"[[waiver]]\n{line}") for line in wrong)
-    run = judge(SUITE, *ONLY, waivers__toml=file)
+    shipped = 'artifacts={"ort": HERE / "tiny_file.onnx", "tflite": "tiny.tflite"}'
+    suite = SUITE.replace("file_model()", f"file_model({shipped})")
+    run = judge_within(suite, *ONLY, waivers__toml=file)
     assert run.status == pytest.ExitCode.USAGE_ERROR
     told = " ".join(run.output.split())
     for number, says in enumerate(wrong.values(), 2):
@@ -118,14 +121,14 @@ def test_waivers_for_what_there_is_not_are_errors(judge: Judge) -> None:
     assert "entry 1 (" not in told
 
 
-def test_a_wrong_file_is_one_usage_error(judge: Judge) -> None:
-    run = judge(SUITE, *ONLY, waivers__toml="[[waiver]]\nowner = 3\n")
+def test_a_wrong_file_is_one_usage_error(judge_within: Judge) -> None:
+    run = judge_within(SUITE, *ONLY, waivers__toml="[[waiver]]\nowner = 3\n")
     assert run.status == pytest.ExitCode.USAGE_ERROR
     assert "waivers.toml: 3 problems" in run.output
     assert "Traceback" not in run.output
 
 
-def test_a_wrong_value_of_the_option_is_an_error(judge: Judge) -> None:
-    run = judge(SUITE, "--edge-fail-on=stale")
+def test_a_wrong_value_of_the_option_is_an_error(judge_within: Judge) -> None:
+    run = judge_within(SUITE, "--edge-fail-on=stale")
     assert run.status == pytest.ExitCode.USAGE_ERROR
     assert "unknown value of --edge-fail-on 'stale' (known: " in run.output

@@ -17,7 +17,7 @@ pytest.importorskip("pytest_benchmark")
 
 SUITE = """
 class TestTiny(Conformance):
-    model = model(calibration=inputs)
+    model = file_model(calibration=inputs)
 """
 USERS_OWN = """
 

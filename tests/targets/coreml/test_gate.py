@@ -152,12 +152,12 @@ def test_a_build_that_hangs_is_ended(judge: Judge) -> None:
         assert "took longer than the limit of 5 s and was ended" in reason
 
 
-def test_an_option_that_there_is_not_is_told_before_anything_runs(judge: Judge) -> None:
+def test_an_option_that_there_is_not_is_told_before_anything_runs(judge_within: Judge) -> None:
     suite = """
     class TestTiny(Conformance):
         model = model(target_options={"coreml": {"deployment": "iOS17"}})
     """
-    run = judge(suite, "--edge-targets=coreml")
+    run = judge_within(suite, "--edge-targets=coreml")
     assert run.status != 0
     assert "unknown option of coreml 'deployment'; did you mean 'deployment_target'" in run.output
     assert not run.report or not run.report["cases"]
