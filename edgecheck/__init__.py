@@ -27,7 +27,7 @@ _HOMES = {
     "EdgecheckError": "edgecheck.errors",
     "Evaluation": "edgecheck.declare.model",
     "Input": "edgecheck.declare.model",
-    "Metric": "edgecheck.metrics",
+    "Metric": "edgecheck.declare.metrics",
     "Model": "edgecheck.declare.model",
 }
 __all__ = [*_HOMES, "metrics"]

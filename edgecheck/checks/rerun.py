@@ -97,7 +97,7 @@ def _in_batch(
     other: Arrays,
     before: Arrays,
 ) -> dict[str, dict[str, Difference]]:
-    """The difference that company in a batch makes, where the batch was declared to be one.
+    """Difference between running alone and batched, if the batch was declared to be one.
 
     Between two others where the file takes as many; where it is fixed to a batch, its first sample
     as the last beside others.

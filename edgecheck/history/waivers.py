@@ -35,7 +35,7 @@ class Waiver:
 
     Attributes:
         number: of the entry in its file, from 1.
-        expires: the last day on which it holds, in UTC.
+        expires: the expiry date: the last day on which it holds, in UTC.
         issue: an http(s) link, or "".
         model: a glob over ``model`` and ``model:variant``.
         target, precision, check: globs over their names.
@@ -231,7 +231,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class WaiverStatus:
     """A waiver after a run.
 
     Attributes:
@@ -259,7 +259,7 @@ def judge(
     records: Sequence[Mapping[str, Any]],
     known: Iterable[Identity],
     today: datetime.date,
-) -> list[Judgement]:
+) -> list[WaiverStatus]:
     """The state of each waiver after a run.
 
     A waiver is used if one of its cases failed, and expired if that was after its expiry date. It
@@ -281,20 +281,20 @@ def _judge_one(
     records: Sequence[Mapping[str, Any]],
     known: Sequence[Identity],
     today: datetime.date,
-) -> Judgement:
+) -> WaiverStatus:
     covered = [item for item in records if waiver.covers(item)]
     failed = {item["key"] for item in covered if _fails(item)}
     if failed and not waiver.expired(today):
-        return Judgement(waiver, State.USED, tuple(sorted(failed)))
+        return WaiverStatus(waiver, State.USED, tuple(sorted(failed)))
     # An expired waiver does not matter for a case that another one still covers.
     own = {
         item["key"] for item in covered if item["key"] in failed and find(waivers, item) == waiver
     }
     if own:
-        return Judgement(waiver, State.EXPIRED, tuple(sorted(own)))
+        return WaiverStatus(waiver, State.EXPIRED, tuple(sorted(own)))
     not_passed = {item["key"] for item in covered if item["verdict"] != "passed"}
     passed = {item["key"] for item in covered} - not_passed
     expected = {item["key"] for item in (*known, *records) if waiver.covers(item)}
     if expected and expected == passed:
-        return Judgement(waiver, State.STALE, tuple(sorted(passed)))
-    return Judgement(waiver, State.UNUSED)
+        return WaiverStatus(waiver, State.STALE, tuple(sorted(passed)))
+    return WaiverStatus(waiver, State.UNUSED)

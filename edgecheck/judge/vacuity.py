@@ -29,7 +29,7 @@ _NEAR_ZERO = 1e-6
 # Shares of values outside a range: normal data leaves a domain of two standard deviations with 5 %,
 # and what a calibration cuts off is lost.
 _OUTSIDE_DOMAIN, _CLIPPED = 0.1, 0.01
-# Shares of a range that is in use below which it is another's.
+# Below these used shares, a range probably belongs to other data.
 _USED_DOMAIN, _USED_CALIBRATION = 0.01, 0.1
 # A reference that is no better than the most frequent class at this level is at chance.
 _CHANCE = 0.05

@@ -70,7 +70,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class FaultLocation:
     """The layers that broke, and the evidence for the first of them.
 
     Attributes:
@@ -118,7 +118,7 @@ def _tolerance(step: Step, multiple: float, floor: float, unknown: float) -> flo
 
 def judge_faint(
     steps: Sequence[Step], pairs: Sequence[Sequence[Pair]], tolerated: Sequence[float]
-) -> Judgement | None:
+) -> FaultLocation | None:
     """The first layer of an int8 candidate that breaks within the tolerance, or None.
 
     Its error, and that of all that follows it, is more than rounding mostly makes; it jumps there;
@@ -147,7 +147,7 @@ def judge_faint(
 
 def judge(
     steps: Sequence[Step], pairs: Sequence[Sequence[Pair]], limits: Sequence[float]
-) -> Judgement:
+) -> FaultLocation:
     """Find the first layer that breaks.
 
     Args:
@@ -249,7 +249,7 @@ def _propagate(
     return layers
 
 
-def _decide(steps: Sequence[Step], layers: Sequence[Layer]) -> Judgement:
+def _decide(steps: Sequence[Step], layers: Sequence[Layer]) -> FaultLocation:
     """The suspects that read no suspect, and whether the error jumps at the first of them."""
     broken = tuple(
         layer.step
@@ -257,13 +257,13 @@ def _decide(steps: Sequence[Step], layers: Sequence[Layer]) -> Judgement:
         if layer.suspect and not _reads_suspect(steps[layer.step], layers)
     )
     if not broken:
-        return Judgement(tuple(layers))
+        return FaultLocation(tuple(layers))
     first = broken[0]
     measured = _first_seen(steps, layers, first)
     error = layers[measured].error
     error = math.inf if error is None else error
     jump = JUMP * _ratio_before(steps, layers, first)
-    return Judgement(
+    return FaultLocation(
         tuple(layers),
         broken,
         stands_out=error / layers[measured].tolerance > jump,

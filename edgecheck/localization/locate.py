@@ -23,11 +23,11 @@ from edgecheck.targets.registry import target_of_source
 
 if TYPE_CHECKING:
     from edgecheck.declare.case import Case
-    from edgecheck.localization.judgement import Judgement
+    from edgecheck.localization.judgement import FaultLocation
     from edgecheck.workbench import Workbench
 
 _REFERENCE = "edgecheck.localization.reference:ReferenceTracer"
-# In error power: inputs that show the error a tenth as well as others serve as well.
+# Inputs within 100x of the worst error power are equally good.
 _MUCH_WORSE = 100.0
 # Inferences that are looked into, those with the largest errors.
 CALLS = 4
@@ -58,7 +58,7 @@ class Localization:
     kind: str
     steps: tuple[traces.Step, ...]
     tensors: tuple[traces.Tensor, ...]
-    judgement: Judgement
+    judgement: FaultLocation
     permuted: Mapping[str, str]
     output_errors: Mapping[str, float]
     calls: int
@@ -147,7 +147,7 @@ def judge_traces(
     tensors: Sequence[traces.Tensor],
     precision: str,
     slack: Mapping[str, float],
-) -> tuple[Judgement, list[float], Judgement | None]:
+) -> tuple[FaultLocation, list[float], FaultLocation | None]:
     """The judgement of two traces, the error up to which each step agrees (`Tracer.slack`), and a
     faint fault."""
     left = [traces.load(item.path) for item in steps]
@@ -165,7 +165,7 @@ def judge_traces(
 
 
 def _kind(
-    judged: Judgement,
+    judged: FaultLocation,
     permuted: Mapping[str, str],
     own: Mapping[str, float],
     traced: Mapping[str, Mapping[str, float]],

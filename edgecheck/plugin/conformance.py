@@ -114,7 +114,7 @@ class CaseRun:
 
     def _record(self, name: str, verdict: Verdict) -> dict[str, Any]:
         base = {"key": f"{self.case.candidate}/{name}"}
-        return {**records.judged(base, verdict, None), "device": self._device}
+        return {**records.judged(base, verdict, self.built), "device": self._device}
 
     def _fail_on_regression(self, name: str) -> None:
         found = self.comparison.regressions if self.comparison else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ class Reporter:
         self._comparison: RunComparison | None = None
         self._notes: list[str] = []
         self._commands: list[str] = []
+        self._session: pytest.Session | None = None
 
     def pytest_report_header(self) -> str | None:
         """Say what is going to be judged."""
@@ -71,6 +72,7 @@ class Reporter:
         return (yield)
 
     def _finish(self, session: pytest.Session) -> None:
+        self._session = session
         from edgecheck.judge.gate import judge_gate
         from edgecheck.report import benchmark, second_opinion
 
@@ -101,7 +103,7 @@ class Reporter:
             self._write(run, session)
 
     def _write(self, run: Run, session: pytest.Session) -> None:
-        """Write all reports that were asked for; where one can't be, the others still are."""
+        """Write all reports that were asked for; if one can't be, the others still are."""
         from edgecheck.history import report_file
         from edgecheck.history.results import results_of
         from edgecheck.history.trends import trends_in
@@ -143,15 +145,35 @@ class Reporter:
             )
         target = here / options.summary if options.summary else os.environ.get(_SUMMARY, "")
         if target:
-            text = summary.as_markdown(document, comparison)
-            writers.append(("summary", bool(options.summary), lambda: _append(Path(target), text)))
+            writers.append(
+                (
+                    "summary",
+                    bool(options.summary),
+                    lambda: _append(Path(target), summary.as_markdown(document, comparison)),
+                )
+            )
         for what, asked, write in writers:
             if (problem := _problem(write)) is not None:
-                self._notes.append(f"no {what} written: {problem}")
-                if asked and session.exitstatus == pytest.ExitCode.OK:
-                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+                self._note_failure(f"no {what} written: {problem.text}", asked or problem.internal)
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            self._commands = summary.workflow_commands(document)
+            self._shown("annotations", lambda: self._annotate(document))
+
+    def _annotate(self, document: dict[str, Any]) -> None:
+        from edgecheck.report import summary
+
+        self._commands = summary.workflow_commands(document)
+
+    def _note_failure(self, line: str, closes: bool) -> None:
+        """Say in the terminal that a report is missing; one that was asked for fails the run."""
+        self._notes.append(line)
+        session = self._session
+        if closes and session is not None and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _shown(self, what: str, show: Callable[[], object]) -> None:
+        """Show a part of the run; if it can't be shown, the parts beside it still are."""
+        if (problem := _problem(show)) is not None:
+            self._note_failure(f"no {what} shown: {problem.text}", closes=True)
 
     # -- what closes the gate beside the cases ------------------------------------------------
 
@@ -226,15 +248,24 @@ class Reporter:
 
         run = run_of(self._config)
         terminalreporter.section("edgecheck")
-        lines = terminal.summary_lines(
-            self._records,
-            self._gate,
-            run.catalog.absences,
-            run.skipped_targets(),
-            color=terminalreporter.hasmarkup,
+        gate, comparison, color = self._gate, self._comparison, terminalreporter.hasmarkup
+        lines: list[str] = []
+        self._shown(
+            "table",
+            lambda: lines.extend(
+                terminal.summary_lines(
+                    self._records,
+                    gate,
+                    run.catalog.absences,
+                    run.skipped_targets(),
+                    color=color,
+                )
+            ),
         )
-        if self._comparison is not None:
-            lines += comparisons.table_lines(self._comparison, terminalreporter.hasmarkup)
+        if comparison is not None:
+            self._shown(
+                "comparison", lambda: lines.extend(comparisons.table_lines(comparison, color))
+            )
         if reused := sum(item["reused"] is not None for item in self._records):
             lines.append(f"{reused} of {len(self._records)} cases taken over from the baseline")
         for line in [*lines, *self._notes]:
@@ -264,14 +295,24 @@ def _append(path: Path, text: str) -> None:
         stream.write(text)
 
 
-def _problem(write: Callable[[], object]) -> str | None:
-    """Why something could not be written, in one line, or None."""
+@dataclass(frozen=True)
+class _Problem:
+    """Why something could not be written, in one line; ``internal`` if that is our own fault."""
+
+    text: str
+    internal: bool = False
+
+
+def _problem(write: Callable[[], object]) -> _Problem | None:
     from edgecheck.errors import EdgecheckError
 
     try:
         write()
     except EdgecheckError as error:
-        return str(error)
+        return _Problem(str(error))
     except OSError as error:
-        return f"{error.filename}: {error.strerror or error}"
+        return _Problem(f"{error.filename}: {error.strerror or error}")
+    except Exception as error:  # a view that breaks must not take the others along
+        text = " ".join(str(error).split())[:200]
+        return _Problem(f"internal error, please report it: {type(error).__name__}: {text}", True)
     return None

@@ -183,7 +183,7 @@ def _describe_exit(code: int | None) -> str:
 
 
 def share_of_cores(sharers: int) -> dict[str, str]:
-    """What limits torch in children to the part of the cores of one of so many processes.
+    """Environment that limits torch's threads in children to this worker's share of the cores.
 
     Nothing where it is alone, or the user has set a limit.
 

@@ -1,6 +1,4 @@
-"""What the targets' files of one precision say of each other: a warning where another one's keeps
-much more of the model.
-"""
+"""Warns when another target's file of the same precision keeps much more of the model."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def _figure(record: Mapping[str, Any]) -> str:
         case "accuracy" if "candidate" in values:
             return f"{float(values['candidate']):.3g}"
         case "latency" if "latency_p50_ms" in values:
-            return format_time(values["latency_p50_ms"])
+            return format_time(float(values["latency_p50_ms"]))
         case "memory" if "peak_memory_bytes" in values:
-            return format_bytes(values["peak_memory_bytes"])
+            return format_bytes(float(values["peak_memory_bytes"]))
     return ""

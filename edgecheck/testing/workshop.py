@@ -92,11 +92,13 @@ class Workshop:
         Args:
             batch: that a file without a dynamic batch is fixed to; one if it is not given.
         """
-        made_from = self.target.build.precisions[precision]
-        maker = self.target.float_file_of(made_from)
-        source = self.program if not maker else self.file("fp32", maker)
+        return self._request(self.target, precision, output, batch)
+
+    def _request(self, target: Target, precision: str, output: Path, batch: int) -> dict[str, Any]:
+        maker = target.float_file_of(target.build.precisions[precision])
+        source = self.file("fp32", maker) if maker else self.program
         calibration = self.save("calibration", self.samples) if precision in CALIBRATED else None
-        rows = batch or (BATCH if self.target.files.keeps_dynamic_batch else 1)
+        rows = batch or (BATCH if target.files.keeps_dynamic_batch else 1)
         one_call = {name: array[:rows] for name, array in self.samples.items()}
         return {
             "precision": precision,
@@ -106,7 +108,7 @@ class Workshop:
             "outputs": ["y"],
             "calibration": calibration,
             "example": self.save(f"example-{rows}", one_call),
-            "options": dict(self.target.options.defaults),
+            "options": dict(target.options.defaults),
             "dims": {"batch": (1, 64)},
             "program": str(self.program),
         }
@@ -122,15 +124,7 @@ class Workshop:
         if key not in self._files:
             target = self.target if name == self.target.name else find_target(name)
             path = self.folder / f"{key}{target.files.suffix}"
-            request = (
-                self.request(precision, path, batch=batch)
-                if target is self.target
-                else {
-                    **self.request("fp32", path),
-                    "source": str(self.program),
-                    "options": dict(target.options.defaults),
-                }
-            )
+            request = self._request(target, precision, path, batch)
             self.builder(name).call("build", timeout_s=TIMEOUT_S, **request)
             self._files[key] = path
         return self._files[key]

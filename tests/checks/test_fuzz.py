@@ -224,15 +224,15 @@ def test_an_input_of_another_model_is_an_error_to_replay_and_a_warning_where_kep
 def test_a_broken_file_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.npz"
     path.write_bytes(content)
-    with pytest.raises(EdgecheckError, match=r"broken\.npz is no \.npz file of inputs"):
+    with pytest.raises(EdgecheckError, match=r"broken\.npz is not an \.npz file of inputs"):
         fuzz.load(path)
-    with pytest.raises(EdgecheckError, match=r"is no \.npz file of inputs"):
+    with pytest.raises(EdgecheckError, match=r"is not an \.npz file of inputs"):
         fuzz.load(tmp_path / "absent.npz")
 
 
 def test_objects_are_not_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "pickled.npz", x=np.array([object()], dtype=object))
-    with pytest.raises(EdgecheckError, match=r"is no \.npz file of inputs"):
+    with pytest.raises(EdgecheckError, match=r"is not an \.npz file of inputs"):
         fuzz.load(tmp_path / "pickled.npz")
 
 

@@ -13,7 +13,7 @@ import torch
 from edgecheck.capture import torch as program
 from edgecheck.declare.model import Input
 from edgecheck.localization import locate
-from edgecheck.localization.judgement import Judgement
+from edgecheck.localization.judgement import FaultLocation
 from edgecheck.localization.reference import ReferenceTracer
 from edgecheck.runtime import trace as traces
 from edgecheck.targets.registry import all_targets
@@ -151,7 +151,7 @@ def bench(name: str, folder: Path, seed: int = 0) -> Bench:
 
 def judged(
     made: Bench, steps: tuple[traces.Step, ...], target: str, precision: str, path: Path
-) -> tuple[Judgement, np.ndarray[Any, Any]]:
+) -> tuple[FaultLocation, np.ndarray[Any, Any]]:
     """The judgement of a file, and its outputs, (calls, *shape)."""
     module, name = all_targets()[target].runtime.tracer.split(":")
     tracer = getattr(importlib.import_module(module), name)()
@@ -172,7 +172,7 @@ def judged(
     return locate.judge_traces(steps, trace.tensors, precision, trace.slack)[0], outputs
 
 
-def distance(made: Bench, steps: tuple[traces.Step, ...], found: Judgement, layer: str) -> int:
+def distance(made: Bench, steps: tuple[traces.Step, ...], found: FaultLocation, layer: str) -> int:
     """How many of the model's modules lie between the one named and the true one; -1 for none."""
     if not found.broken or not found.stands_out:
         return -1

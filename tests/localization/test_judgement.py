@@ -29,7 +29,7 @@ def pairs(*errors: float | None) -> list[list[Pair]]:
     ]
 
 
-def chain(*errors: float | None) -> judgement.Judgement:
+def chain(*errors: float | None) -> judgement.FaultLocation:
     steps = [step(index - 1 if index else INPUT) for index in range(len(errors))]
     return judge(steps, pairs(*errors), [LIMIT] * len(errors))
 
@@ -110,7 +110,7 @@ def test_tolerances_are_multiples_of_the_simulated_rounding() -> None:
 NOISE = 0.02
 
 
-def faint(*errors: float | None, noise: float = NOISE) -> judgement.Judgement | None:
+def faint(*errors: float | None, noise: float = NOISE) -> judgement.FaultLocation | None:
     steps = [step(index - 1 if index else INPUT, noise=noise) for index in range(len(errors))]
     return judge_faint(steps, pairs(*errors), tolerances(steps, "int8"))
 

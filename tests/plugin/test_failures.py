@@ -309,7 +309,7 @@ EXPECTED = {
     "artifact_empty/ort/fp32/export": "empty.onnx is empty",
     "artifact_text/ort/fp32/export": "ONNX",
     "artifact_cut/ort/fp32/export": "ONNX",
-    "artifact_other_format/tflite/fp32/export": "is not a TFLite flatbuffer",
+    "artifact_other_format/tflite/fp32/export": "not a TFLite flatbuffer",
     "artifact_mapping/ort/fp32/export": "mapped to 'image', but the file has ['x']",
     "artifact_shape/ort/fp32/export": "declared (batch, 4, 4), but 'x' in the file is (?, 16)",
     "calibration_shape/ort/int8/export": "has shape (8, 15); expected (samples, 16)",

@@ -195,6 +195,22 @@ def test_latency_is_compared_on_the_same_device_only(tiny: Run, base: Report) ->
     assert run.cases[LATENCY]["regression"] is None
 
 
+def test_the_same_file_is_never_slower_than_itself(tiny: Run, base: Report) -> None:
+    def much_faster(item: Report) -> None:
+        file = item["artifact"]["sha256"]
+        faster(item)
+        item["artifact"]["sha256"] = file
+
+    run = tiny(
+        TINY,
+        *("--edge-checks=latency", "--edge-fail-on=regression", "--edge-timing-limit=1"),
+        "--edge-baseline=base.json",
+        base__json=edited(base, latency=much_faster),
+    )
+    assert run.status == 0, run.output
+    assert run.cases[LATENCY]["regression"] is None
+
+
 def test_noise_that_is_accepted_hides_no_regression(
     judge: Judge, base: Report, tmp_path: Path
 ) -> None:

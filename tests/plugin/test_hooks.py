@@ -43,7 +43,10 @@ def collected(run: Judged) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--edge-targets=tflit"], "unknown target 'tflit'; did you mean 'tflite'? (known: coreml"),
+        (
+            ["--edge-targets=tflit"],
+            "unknown target 'tflit'; did you mean 'tflite'? (known: coreml, ",
+        ),
         (["--edge-precisions=int9"], "unknown precision 'int9'; did you mean 'int"),
         (["--edge-checks=parrity"], "unknown check 'parrity'; did you mean 'parity'?"),
         (["--edge-profile=phone"], "unknown profile 'phone'"),

@@ -101,7 +101,7 @@ def trend(
 
 @pytest.mark.parametrize("shifts", [(0,), (3,), (2, 1), (1, 1), (-1,)])
 def test_a_shift_must_lie_between_two_points(shifts: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="no ascending positions"):
+    with pytest.raises(ValueError, match="not ascending positions"):
         trend([1.0, 2.0, 3.0], shifts)
 
 

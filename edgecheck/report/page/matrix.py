@@ -148,7 +148,7 @@ def _cell(record: Record, regressed: bool, pack: int) -> Cell:
     step = None
     if near is not None:
         name, share = near
-        step = min(_STEPS, round(share * _STEPS))
+        step = _STEPS if share >= 1 else round(share * _STEPS)  # the share may be infinite
         if share <= 1:
             told.append(f"{share:.0%} of the limit {name} used up")
     flags = [

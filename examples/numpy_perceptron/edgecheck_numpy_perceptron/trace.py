@@ -8,8 +8,6 @@ from edgecheck_numpy_perceptron.run import PerceptronRunner
 
 
 class PerceptronTracer(Tracer, PerceptronRunner):
-    """A perceptron whose layers are seen."""
-
     def observe(self, inputs: dict[str, np.ndarray]) -> tuple[list[Seen], dict[str, np.ndarray]]:
         outputs = self.layer_outputs(inputs["x"])
         seen = [Seen(f"layer{n}", "linear", "float32", values) for n, values in enumerate(outputs)]

@@ -227,10 +227,10 @@ def test_a_build_that_hangs_is_ended(judge: Judge, monkeypatch: pytest.MonkeyPat
         model = model(builders={"ort-web": lambda model, path: time.sleep(1000)},
                       targets={"ort-web": ["fp32"]})
     """
-    found = judge(suite, "--edge-targets=ort-web", "--edge-checks=export", "--edge-timeout=5")
+    found = judge(suite, "--edge-targets=ort-web", "--edge-checks=export", "--edge-timeout=20")
     assert found.status == 1
     assert case(found, "hangs/ort-web/fp32/export")["reason"] == (
-        "build took longer than the limit of 5 s and was ended (raise it with --edge-timeout)"
+        "build took longer than the limit of 20 s and was ended (raise it with --edge-timeout)"
     )
 
 
