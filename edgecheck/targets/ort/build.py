@@ -125,7 +125,7 @@ def _unshare_parameters(path: str) -> None:
             if name in used:
                 copied = model.graph.initializer.add()
                 copied.CopyFrom(constants[name])
-                copied.name = node.input[position] = f"{node.output[0]}_{position}"
+                copied.name = node.input[position] = f"{name}_of_{node.output[0]}"
             elif name in constants:
                 used.add(name)
     onnx.save(model, path)
