@@ -146,10 +146,11 @@ def _check_loading(workbench: Workbench, case: Case, contents: Mapping[str, Any]
     inputs = [_tensor_record(item) for item in session.inputs]
     outputs = [_tensor_record(item) for item in session.outputs]
     failures = [*_dynamic_axes(case, session), *batch_sizes.try_all(workbench, case)]
-    placement = session.placement(workbench.single_feed(case)).as_record()
+    placed = session.placement(workbench.single_feed(case))
+    placement = placed.as_record()
     return _Result(
         failures=[*failures, *judge_provider(placement)],
-        warnings=judge_placement(placement),
+        warnings=[*placed.warnings, *judge_placement(placement)],
         measurements={"inputs": inputs, "outputs": outputs, "placement": placement},
     )
 

@@ -61,7 +61,7 @@ class LoadedModel:
     def placement(self, feed: Mapping[str, str]) -> Placement:
         """Where operators run."""
         fields = self._child.call("placement_data", timeout_s=self._timeout_s, feed=dict(feed))
-        return Placement(**fields)
+        return Placement(**{**fields, "warnings": tuple(fields["warnings"])})
 
     def profile(self, feed: Mapping[str, str]) -> Profile:
         """Where time goes."""

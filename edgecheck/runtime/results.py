@@ -19,6 +19,7 @@ class Placement:
         asked_provider: the one that was asked for first; "" if the runtime has no such choice.
         operators_by_provider: count by provider.
         facts: what else the runtime tells, for the record.
+        warnings: what a reader should know of how the file runs here, a line each.
     """
 
     operators: int | None = None
@@ -27,6 +28,7 @@ class Placement:
     asked_provider: str = ""
     operators_by_provider: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """What is known, as one level of plain data for reports."""

@@ -34,6 +34,10 @@ _CPU = "CPUExecutionProvider"
 # no VNNI, and on no others (onnxruntime_session_options_config_keys.h, and "When and why do I need
 # to try U8U8?" in ONNX Runtime's guide to quantization).
 _NO_SATURATION = ("session.x64quantprecision", "1")
+_SATURATES = (
+    "int8 products may saturate on this processor, and on no newer one: the file can't be loaded "
+    "with session.x64quantprecision=1, as where operators share quantization parameters"
+)
 # A serialized ONNX model with one Identity node on one float (IR 8, opset 17): loading it makes the
 # runtime allocate its thread pools and arenas before a model is weighed.
 _IDENTITY = bytes.fromhex(
@@ -111,6 +115,7 @@ class OrtRunner(Runner):
             asked_provider=asked,
             operators_by_provider=dict(sorted(providers.items())),
             facts={"providers": self._session.get_providers()},
+            warnings=(_SATURATES,) if self._saturates else (),
         )
 
     def profile(self, feed: dict[str, str]) -> Profile:

@@ -1,4 +1,4 @@
-"""The ONNX Runtime driver, and what all drivers share, on real files."""
+"""The ONNX Runtime runner, and what all runners share, on real files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from edgecheck.targets.ort import build
 from edgecheck.targets.ort.run import OrtRunner
 
 OPTIONS = {"threads": 1}
@@ -139,3 +141,93 @@ def test_a_timed_inference_is_the_runtimes_own_and_gives_the_same(tmp_path: Path
     for _ in range(2):
         (output,) = infer()
         np.testing.assert_array_equal(output, array + array)
+
+
+# -- int8 on processors that saturate
+
+
+def save_quantized(path: Path, *, shared: bool = False) -> str:
+    """``y = x @ w`` in QDQ form, with products of bytes that 16 bits can't add up."""
+    weight = np.full((64, 8), 127, np.int8)
+    weight[:, ::2] = -127
+    constants = {
+        "x_scale": np.float32(1 / 255),
+        "x_zero": np.uint8(0),
+        "w": weight,
+        "w_scale": np.float32(1 / 127),
+        "w_zero": np.int8(0),
+        "y_scale": np.float32(1.0),
+        "y_zero": np.uint8(128),
+    }
+    pairs = [
+        helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "x_scale", "x_zero"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["wd"]),
+        helper.make_node("MatMul", ["xd", "wd"], ["m"]),
+        helper.make_node("QuantizeLinear", ["m", "y_scale", "y_zero"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "y_scale", "y_zero"], ["y"]),
+    ]
+    if shared:
+        constants |= {"v": weight[:8].copy(), "z_scale": np.float32(4.0)}
+        pairs[-1].output[0] = "h"
+        pairs += [
+            helper.make_node("DequantizeLinear", ["v", "w_scale", "w_zero"], ["vd"]),
+            helper.make_node("MatMul", ["h", "vd"], ["n"]),
+            helper.make_node("QuantizeLinear", ["n", "z_scale", "y_zero"], ["zq"]),
+            helper.make_node("DequantizeLinear", ["zq", "z_scale", "y_zero"], ["y"]),
+        ]
+    graph = helper.make_graph(
+        pairs,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])],
+        [numpy_helper.from_array(np.asarray(item), name) for name, item in constants.items()],
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    onnx.save(model, path)
+    return str(path)
+
+
+def test_products_of_bytes_do_not_saturate(tmp_path: Path) -> None:
+    driver = opened(save_quantized(tmp_path / "m.onnx"))
+    output = run(driver, np.ones((2, 64), np.float32), tmp_path)
+    np.testing.assert_allclose(output, np.tile([-64.0, 64.0], (2, 4)))
+    feed = {"image": str(tmp_path / "in.npy")}
+    assert driver.placement(feed).warnings == ()
+
+
+def test_a_file_that_must_run_with_saturation_is_told(tmp_path: Path) -> None:
+    path = save_quantized(tmp_path / "m.onnx", shared=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        refused = False
+    except Exception:  # only processors that saturate rewrite the weights
+        refused = True
+    driver = opened(path)
+    np.save(tmp_path / "in.npy", np.ones((2, 64), np.float32))
+    warnings = driver.placement({"image": str(tmp_path / "in.npy")}).warnings
+    assert bool(warnings) == refused
+    assert all("may saturate on this processor" in line for line in warnings)
+
+
+def test_parameters_of_their_own_let_a_file_run_without_saturation(tmp_path: Path) -> None:
+    path = save_quantized(tmp_path / "m.onnx", shared=True)
+    reference = onnx.reference.ReferenceEvaluator(path)
+    inputs = np.ones((2, 64), np.float32)
+    (expected,) = reference.run(None, {"x": inputs})
+    build._unshare_parameters(path)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    read = [
+        name
+        for node in model.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        for name in node.input[1:]
+    ]
+    assert len(read) == len(set(read))
+    driver = opened(path)
+    np.testing.assert_allclose(run(driver, inputs, tmp_path), expected)
+    assert driver.placement({"image": str(tmp_path / "in.npy")}).warnings == ()
