@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgecheck.declare.case import Case
     from edgecheck.workbench import Workbench
 
-# Quantized files further below a simulated quantization are looked into: a third of sound int8 ones
+# Quantized files further below a simulated quantization are traced: a third of sound int8 ones
 # of small networks are, and a single wrong zero point costs about as much.
 SUSPICIOUS_DB = 2.0
 # Kinds of localisation that name a layer as the cause.
@@ -57,7 +57,7 @@ def look_inside(
         return Evidence(
             warnings=(
                 f"SQNR is {below_db:.3g} dB below an honest quantizer's, and the layers could not "
-                f"be looked into: {error}",
+                f"be traced: {error}",
             )
         )
     if not found or found["kind"] not in _OF_A_LAYER:
@@ -70,7 +70,7 @@ def look_inside(
 
 
 def _localized(workbench: Workbench, case: Case) -> dict[str, str]:
-    """Kind, module, operator and sentence; {} where nothing departs, or it can't be looked into."""
+    """Kind, module, operator and sentence; {} where nothing departs, or it can't be traced."""
     if unavailable(case):
         return {}
 

@@ -42,7 +42,7 @@ def sentence(found: Localization) -> str:
         )
     if found.kind == "runtime":
         return (
-            f"every layer agrees when looked into ({found.note}), and the outputs do not "
+            f"every layer agrees when traced ({found.note}), and the outputs do not "
             f"({errors} off): it is the runtime's fusions or delegate"
         )
     if found.kind == "outputs":

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _REFERENCE = "edgecheck.localization.reference:ReferenceTracer"
 # Inputs within 100x of the worst error power are equally good.
 _MUCH_WORSE = 100.0
-# Inferences that are looked into, those with the largest errors.
+# Inferences that are traced, those with the largest errors.
 CALLS = 4
 # Of one side's intermediate tensors.
 _LIMIT_BYTES = 1 << 28
@@ -51,7 +51,7 @@ class Localization:
         output_errors: root of the relative error power by output, of the looked-into calls.
         calls: how many.
         inputs: what they are.
-        note: how the candidate was looked into.
+        note: how the candidate was traced.
     """
 
     candidate: str
@@ -67,15 +67,15 @@ class Localization:
 
 
 def unavailable(case: Case) -> str:
-    """Why a candidate can't be looked into, or ""."""
+    """Why a candidate can't be traced, or ""."""
     if not case.target.runtime.tracer:
-        unknown = f"{case.target.name} candidates can't be looked into"
+        unknown = f"{case.target.name} candidates can't be traced"
         return case.target.runtime.untraceable or unknown
     return _reference_source(case)[0]
 
 
 def _reference_source(case: Case) -> tuple[str, str, Source]:
-    """Why the reference can't be looked into or "", and else its name and source.
+    """Why the reference can't be traced or "", and else its name and source.
 
     The same one that parity compares with (`Workbench.reference_outputs`).
     """
@@ -88,9 +88,9 @@ def _reference_source(case: Case) -> tuple[str, str, Source]:
         return "", *own_source(case)
     if model.reference != "source":
         name, precision = artifact_key(model.reference)
-        return f"the reference is the {name} {precision} file, which is not looked into", "", ""
+        return f"the reference is the {name} {precision} file, which is not traced", "", ""
     if model.source is None:
-        return "the model has no source to look into", "", ""
+        return "the model has no source to trace", "", ""
     return "", f"{case.model_name}:", model.source
 
 
@@ -103,7 +103,7 @@ def localize(
         progress: is told what is being done.
 
     Raises:
-        EdgecheckError: it can't be had, run, or looked into.
+        EdgecheckError: it can't be had, run, or traced.
     """
     if reason := unavailable(case):
         raise EdgecheckError(f"{case.candidate} can't be localized: {reason}")
@@ -287,7 +287,7 @@ def _trace_reference(
     if program["kind"] != "torch":
         raise EdgecheckError(
             f"{case.candidate} can't be localized: its source is a {program['kind']} model, "
-            "and only PyTorch and ONNX ones are looked into"
+            "and only PyTorch and ONNX ones are traced"
         )
     calibrated = case.precision in CALIBRATED
     calls = workbench.sources.calibration(case.model_name, case.model, folder) if calibrated else []

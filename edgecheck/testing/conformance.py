@@ -132,7 +132,7 @@ class TargetConformance:
             assert f"class {class_name}(" in module_source(module)
         if build.weights:
             assert importlib.util.find_spec(build.weights) is not None
-        assert bool(runtime.tracer) != bool(runtime.untraceable) or not runtime.untraceable
+        assert not (runtime.tracer and runtime.untraceable)
 
     def test_the_declaration_is_cheap_to_import(self) -> None:
         module = self.target.runtime.runner.split(":")[0]
@@ -148,9 +148,11 @@ class TargetConformance:
         runtime = self.target.runtime
         if runtime.needs_edgecheck:
             pytest.skip("it runs where edgecheck is installed")
-        own = runtime.runner.split(":")[0].rpartition(".")[0]
-        for module in imported_modules(runtime.runner.split(":")[0]):
-            assert module.startswith(("edgecheck.runtime.", f"{own}.")) or not own, module
+        runner = runtime.runner.split(":")[0]
+        package = runner.rpartition(".")[0]
+        for module in imported_modules(runner):
+            own = module == runner or (package and module.startswith(f"{package}."))
+            assert own or module.startswith("edgecheck.runtime."), module
 
     # -- building and inspecting --------------------------------------------------------------
 

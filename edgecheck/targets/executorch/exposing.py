@@ -136,7 +136,7 @@ class _Rewriting:
             else:
                 raise FileError(
                     "the program has branches or loops, and which of their tensors an inference "
-                    "computes can't be told: only straight programs are looked into"
+                    "computes can't be told: only straight programs are traced"
                 )
         self._planned[1] = self._end
 
