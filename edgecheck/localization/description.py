@@ -72,7 +72,7 @@ def sentence(found: Localization) -> str:
         f"error {percent(before)} -> {percent(judged.error)}"
     )
     if judged.measured_at != judged.broken[0]:
-        text += f", seen at {found.steps[judged.measured_at].operator}"
+        text += f", seen at {name_of(found.steps[judged.measured_at])}"
     if judged.from_input:
         text += "; its weights, or the pre-processing or layout of what it reads"
     if first.place:
