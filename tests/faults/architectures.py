@@ -7,7 +7,7 @@ and outputs depend on the inputs. Not for accuracy: they have learned nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +24,33 @@ FEATURES = edgecheck.Input("features", ("batch", 24), low=-1.0, high=1.0)
 SECOND = edgecheck.Input("second", ("batch", 24), low=-1.0, high=1.0)
 WORDS = edgecheck.Input("words", ("batch", 16), low=0, high=99, dtype="int64")
 STEPS = edgecheck.Input("steps", ("batch", 6, 12), low=-1.0, high=1.0)
+STATE = edgecheck.Input("state", ("batch", 16), low=-1.0, high=1.0)
+PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_COUNT = 64
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """How a network is declared; its module is `networks.NETWORKS[name]`."""
+    """How a network is declared.
+
+    Attributes:
+        network: its module's name in `networks.NETWORKS`; by default its own.
+        fresh: whether batch norms are as they were created, not as training leaves them.
+        batch: a number where the batch is static.
+        precisions: those in which an honest file is as good as the model.
+    """
 
     inputs: tuple[edgecheck.Input, ...]
     outputs: tuple[str, ...] = ("out",)
+    network: str = ""
+    fresh: bool = False
+    batch: int | str = "batch"
+    precisions: tuple[str, ...] = PRECISIONS
+
+    @property
+    def declared_inputs(self) -> tuple[edgecheck.Input, ...]:
+        """The inputs with this batch."""
+        return tuple(replace(item, shape=(self.batch, *item.shape[1:])) for item in self.inputs)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -54,6 +72,33 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "vision-transformer": Architecture((IMAGE,)),
     "mixer": Architecture((IMAGE,)),
     "text-encoder": Architecture((WORDS,)),
+    # A recurrent layer in int8 is a matter of each converter: what is judged is float.
+    "gru": Architecture((STEPS,), precisions=("fp32", "fp16")),
+    "lstm": Architecture((STEPS,), precisions=("fp32", "fp16")),
+    "step": Architecture((FEATURES, STATE), ("out", "next")),
+    "segmenter": Architecture((IMAGE,), ("labels",)),
+    "spectrum": Architecture((SERIES,), precisions=("fp32", "fp16")),
+    # In int8 these lose their scores, whoever quantizes them.
+    "pixels-640": Architecture((IMAGE,), ("pred",), precisions=("fp32", "fp16")),
+    "pixels-4096": Architecture((IMAGE,), ("pred",), precisions=("fp32", "fp16")),
+    "pixels-last": Architecture((IMAGE,), ("pred",), precisions=("fp32", "fp16")),
+    **{
+        f"untrained-{name}": Architecture(inputs, network=name, fresh=True)
+        for name, inputs in (
+            *((name, (IMAGE,)) for name in ("residual", "dense", "inverted-residual")),
+            *((name, (IMAGE,)) for name in ("squeeze-excite", "inception", "unet")),
+            ("temporal", (SERIES,)),
+        )
+    },
+    **{
+        f"static-{name}": Architecture(inputs, network=name, batch=1)
+        for name, inputs in (
+            ("perceptron", (FEATURES,)),
+            ("residual", (IMAGE,)),
+            ("text-encoder", (WORDS,)),
+            ("temporal", (SERIES,)),
+        )
+    },
 }
 
 
@@ -63,11 +108,11 @@ def declaration(name: str, seed: int, **declared: Any) -> edgecheck.Model:
     return edgecheck.Model(
         partial(seeded, name, seed),
         name=f"{name}-{seed}",
-        inputs=architecture.inputs,
+        inputs=architecture.declared_inputs,
         outputs=architecture.outputs,
         calibration=partial(samples, name, seed, CALIBRATION_COUNT),
         seed=seed,
-        batch_sizes=(1, 3),
+        **({"batch_sizes": (1, 3)} if architecture.batch == "batch" else {}),
         **declared,
     )
 
@@ -98,7 +143,10 @@ def seeded(name: str, seed: int) -> torch.nn.Module:
     from tests.faults.networks import NETWORKS
 
     torch.manual_seed(seed)
-    model: nn.Module = NETWORKS[name]()
+    architecture = ARCHITECTURES[name]
+    model: nn.Module = NETWORKS[architecture.network or name]()
+    if architecture.fresh:
+        return model.eval()
     norms = [item for item in model.modules() if isinstance(item, nn.modules.batchnorm._BatchNorm)]
     with torch.no_grad():
         for norm in norms:

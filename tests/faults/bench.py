@@ -20,18 +20,43 @@ from edgecheck.targets.registry import find_target
 from suites.test_digits import TestDigits, TestDigitsTransformer
 from suites.test_mobilenet import TestMobilenet
 from suites.test_series import TestSeries
+from tests.faults import architectures, keras_digits
 
-MODELS = {
+BUNDLED = {
     "cnn": TestDigits.model,
     "transformer": TestDigitsTransformer.model,
     "series": TestSeries.model,
     "mobilenet": TestMobilenet.model,
+}
+# What faults are planted into: the bundled models, and some that they are unlike.
+MODELS = {
+    **BUNDLED,
+    **{
+        name: architectures.declaration(name, 0)
+        for name in ("segmenter", "pixels-640", "pixels-4096", "pixels-last")
+    },
+    "static": replace(
+        TestDigits.model,
+        inputs=[edgecheck.Input("image", (1, 1, 8, 8), low=0.0, high=1.0)],
+        evaluation=None,
+    ),
+    "keras": edgecheck.Model(
+        keras_digits.network,
+        inputs=[edgecheck.Input("image", ("batch", 8, 8, 1), low=0.0, high=1.0)],
+        outputs=["scores"],
+        calibration=keras_digits.images,
+    ),
 }
 
 
 def declaration(model: str, /, **changed: Any) -> edgecheck.Model:
     """A bundled model's declaration, without its variants and its QAT program."""
     return replace(MODELS[model], variants={}, qat=None, **changed)
+
+
+def sound_file(folder: Path, model: str, target: str, precision: str) -> Path:
+    """Where a bench of a folder keeps the sound file of a candidate."""
+    return folder / "sound" / f"{model}-{precision}{find_target(target).files.suffix}"
 
 
 class Bench:
@@ -63,7 +88,7 @@ class Bench:
 
     def sound(self, model: str, target: str, precision: str) -> Path:
         """The sound file of a candidate. Copy it before you change it."""
-        path = self._folder / "sound" / f"{model}-{precision}{find_target(target).files.suffix}"
+        path = sound_file(self._folder, model, target, precision)
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             self.build(self.module(model), model, target, precision, path)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tests.faults import behaviour, conversion, files, mistaken, quantization, shapes, weights
+from tests.faults import (
+    behaviour,
+    conversion,
+    files,
+    mistaken,
+    outputs,
+    quantization,
+    references,
+    shapes,
+    sums,
+    weights,
+)
 
 FAULTS = (
     *conversion.FAULTS,
@@ -12,4 +23,7 @@ FAULTS = (
     *quantization.FAULTS,
     *files.FAULTS,
     *behaviour.FAULTS,
+    *outputs.FAULTS,
+    *references.FAULTS,
+    *sums.FAULTS,
 )

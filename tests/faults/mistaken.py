@@ -98,17 +98,17 @@ _PREPROCESSING = (
 # Checkpoints.
 
 
-def _tuned(model: str, rate: float) -> Change:
+def tuned(model: str, rate: float) -> Change:
     """The network after one more epoch over its training data, at a small learning rate."""
 
     def change(module: nn.Module) -> nn.Module:
-        return _tuned_module(model, rate)
+        return tuned_module(model, rate)
 
     return change
 
 
 @cache
-def _tuned_module(model: str, rate: float) -> nn.Module:
+def tuned_module(model: str, rate: float) -> nn.Module:
     source = MODELS[model].source
     assert callable(source)
     module = source().requires_grad_(True)
@@ -132,7 +132,7 @@ def _tuned_module(model: str, rate: float) -> nn.Module:
 
 _STALE = "stale checkpoint"
 _CHECKPOINTS = tuple(
-    changed(_STALE, f"stale-{rate:g}", where, _tuned(where.split()[0], rate))
+    changed(_STALE, f"stale-{rate:g}", where, tuned(where.split()[0], rate))
     for where, rate in (
         ("cnn ort fp32", 1e-6),
         ("transformer tflite fp16", 1e-5),

@@ -164,6 +164,67 @@ class Recurrent(nn.Module):
         return self.head(state)
 
 
+class Gated(nn.Module):
+    """A recurrent layer of torch's own over six steps."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.cells, self.head = kind(12, 16, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        return self.head(self.cells(steps)[0][:, -1])
+
+
+class Step(nn.Module):
+    """One step of a recurrent network, whose state the caller carries."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(24, width), nn.Linear(width, 4)
+
+    def forward(self, features: Tensor, state: Tensor) -> dict[str, Tensor]:
+        state = self.cell(features, state)
+        return {"out": self.head(state), "next": state}
+
+
+class Segmenter(nn.Module):
+    """The class of each pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(_conv(3, 12), _conv(12, 12))
+        self.scores = nn.Conv2d(12, CLASSES, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.scores(self.features(image)).argmax(1)
+
+
+class Spectrum(nn.Module):
+    """Logarithms of the power in bands: nothing in it is learned."""
+
+    def forward(self, series: Tensor) -> Tensor:
+        frames = series.unfold(2, 16, 8)
+        low, high = frames.mean(-1), frames[..., 1:] - frames[..., :-1]
+        power = torch.stack([low.square(), high.square().mean(-1)], dim=-1)
+        return torch.log(power + 1e-2)
+
+
+class PixelsAndScores(nn.Module):
+    """A detector whose one output holds boxes in pixels beside class probabilities."""
+
+    def __init__(self, size: float, *, last: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv(3, 12, stride=2), _conv(12, 16, stride=2))
+        self.boxes, self.scores = nn.Conv2d(16, 4, 1), nn.Conv2d(16, 3, 1)
+        self.size, self.last = size, last
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)
+        boxes = torch.sigmoid(self.boxes(x)) * self.size
+        both = torch.cat([boxes, torch.sigmoid(2.0 * self.scores(x))], dim=1).flatten(2)
+        return both.transpose(1, 2) if self.last else both
+
+
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -343,5 +404,13 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
         ),
         "mixer": _mixer,
         "text-encoder": TextEncoder,
+        "gru": partial(Gated, nn.GRU),
+        "lstm": partial(Gated, nn.LSTM),
+        "step": Step,
+        "segmenter": Segmenter,
+        "spectrum": Spectrum,
+        "pixels-640": partial(PixelsAndScores, 640.0),
+        "pixels-4096": partial(PixelsAndScores, 4096.0),
+        "pixels-last": partial(PixelsAndScores, 1280.0, last=True),
     }
 )

@@ -28,14 +28,26 @@ def declare(folder: Path, names: set[str]) -> dict[str, type[edgecheck.Conforman
     }
 
 
+def _reference(fault: Fault, folder: Path) -> dict[str, Any]:
+    """How the model declares what the fault is judged against."""
+    file = bench.sound_file(folder, fault.model, "ort", "fp32")
+    if fault.against == "onnx source":
+        return {"source": file}
+    if fault.against == "onnx reference":
+        return {"source": None, "reference": "ort", "artifacts": {"ort": file}}
+    return {}
+
+
 def _suite(fault: Fault, folder: Path) -> type[edgecheck.Conformance]:
     key = (fault.target, fault.precision)
     declared: dict[str, Any] = {
         "name": fault.name,
-        "artifacts": {key: file_of(fault, folder)},
+        "artifacts": {},
         "targets": None,
+        **_reference(fault, folder),
         **fault.declared,
     }
+    declared["artifacts"] = {**declared["artifacts"], key: file_of(fault, folder)}
     members: dict[str, Any] = {
         "model": bench.declaration(fault.model, **declared),
         "budget": edgecheck.Budget(**fault.budget),

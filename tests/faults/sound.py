@@ -14,7 +14,6 @@ import edgecheck
 from tests.faults import architectures, bench
 
 TARGETS = ("ort", "tflite", "coreml")
-PRECISIONS = ("fp32", "fp16", "int8")
 SEEDS = 20
 
 
@@ -28,18 +27,19 @@ def declare(seeds: range, models: Sequence[str] = ()) -> dict[str, type[edgechec
 
 def names() -> list[str]:
     """The models, without their seeds."""
-    return [*bench.MODELS, *architectures.ARCHITECTURES]
+    return [*bench.BUNDLED, *architectures.ARCHITECTURES]
 
 
 def _declarations(seeds: range, models: Sequence[str]) -> Iterator[edgecheck.Model]:
     for seed in seeds:
         for position, name in enumerate(models):
-            targets = {TARGETS[(seed + position) % len(TARGETS)]: PRECISIONS}
-            if name in bench.MODELS:
-                full = f"{name}-{seed}"
-                yield bench.declaration(name, name=full, seed=seed, targets=targets)
+            target = TARGETS[(seed + position) % len(TARGETS)]
+            if name in bench.BUNDLED:
+                full, shipped = f"{name}-{seed}", {target: architectures.PRECISIONS}
+                yield bench.declaration(name, name=full, seed=seed, targets=shipped)
             else:
-                yield architectures.declaration(name, seed, targets=targets)
+                shipped = {target: architectures.ARCHITECTURES[name].precisions}
+                yield architectures.declaration(name, seed, targets=shipped)
 
 
 def _suite(model: edgecheck.Model) -> type[edgecheck.Conformance]:
