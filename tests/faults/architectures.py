@@ -112,7 +112,7 @@ def declaration(name: str, seed: int, **declared: Any) -> edgecheck.Model:
         outputs=architecture.outputs,
         calibration=partial(samples, name, seed, CALIBRATION_COUNT),
         seed=seed,
-        **({"batch_sizes": (1, 3)} if architecture.batch == "batch" else {}),
+        batch_sizes=(1, 3) if architecture.batch == "batch" else (1, 2, 5),
         **declared,
     )
 

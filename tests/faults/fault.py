@@ -25,11 +25,11 @@ class Fault:
         check: the check that should fail.
         says: a regular expression that one of this check's failures should match.
         layer: where a single layer is broken, its path in the model.
+        declared: fields of the `Model` that differ from the bundled declaration.
+        budget: fields of its `Budget`.
         against: what it is judged against: the ``"module"``, or the model's sound .onnx file as
             the ``"onnx source"`` or as the ``"onnx reference"``, an artifact of a model without
             a source.
-        declared: fields of the `Model` that differ from the bundled declaration.
-        budget: fields of its `Budget`.
     """
 
     kind: str
@@ -41,6 +41,6 @@ class Fault:
     check: str = "parity"
     says: str = ""
     layer: str = ""
-    against: str = "module"
     declared: Mapping[str, Any] = field(default_factory=dict)
     budget: Mapping[str, Any] = field(default_factory=dict)
+    against: str = "module"

@@ -167,7 +167,7 @@ class Recurrent(nn.Module):
 class Gated(nn.Module):
     """A recurrent layer of torch's own over six steps."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: type[nn.GRU | nn.LSTM]) -> None:
         super().__init__()
         self.cells, self.head = kind(12, 16, batch_first=True), nn.Linear(16, 4)
 

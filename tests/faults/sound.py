@@ -35,11 +35,11 @@ def _declarations(seeds: range, models: Sequence[str]) -> Iterator[edgecheck.Mod
         for position, name in enumerate(models):
             target = TARGETS[(seed + position) % len(TARGETS)]
             if name in bench.BUNDLED:
-                full, shipped = f"{name}-{seed}", {target: architectures.PRECISIONS}
-                yield bench.declaration(name, name=full, seed=seed, targets=shipped)
+                targets = {target: architectures.PRECISIONS}
+                yield bench.declaration(name, name=f"{name}-{seed}", seed=seed, targets=targets)
             else:
-                shipped = {target: architectures.ARCHITECTURES[name].precisions}
-                yield architectures.declaration(name, seed, targets=shipped)
+                precisions = architectures.ARCHITECTURES[name].precisions
+                yield architectures.declaration(name, seed, targets={target: precisions})
 
 
 def _suite(model: edgecheck.Model) -> type[edgecheck.Conformance]:
