@@ -49,6 +49,7 @@ class Settings:
         scratch: directory of this run, shared by its processes.
         timeout_s: limit of one build or one call to a device.
         lock: the machine's lock file.
+        tell: takes a sentence for whoever watches, on what is waited for; from any thread.
         sharers: processes of the run on this machine; one alone starts device processes ahead.
         threads, cpus: of timing and weighing; no cores for all of them.
         timing_limit_s: the most that one attempt at a timing takes.
@@ -64,6 +65,7 @@ class Settings:
     scratch: Path
     timeout_s: float = 300.0
     lock: Path = field(default_factory=default_path)
+    tell: Callable[[str], None] | None = None
     sharers: int = 1
     threads: int = 1
     cpus: tuple[int, ...] = ()
@@ -95,12 +97,19 @@ class Workbench:
     """Does the work of cases."""
 
     def __init__(self, settings: Settings) -> None:
-        logs = settings.scratch / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        self.workers = Pool(logs, _WARM_WORKERS, environment=share_of_cores(settings.sharers))
-        self._devices = Pool(logs, _WARM_DEVICES, spare=settings.sharers == 1)
+        logs, temporary = settings.scratch / "logs", settings.scratch / "temporary"
+        for folder in (logs, temporary):
+            folder.mkdir(parents=True, exist_ok=True)
+        # What converters leave behind goes with the run's directory.
+        environment = {"TMPDIR": str(temporary)}
+        self.workers = Pool(
+            logs, _WARM_WORKERS, environment={**environment, **share_of_cores(settings.sharers)}
+        )
+        self._devices = Pool(
+            logs, _WARM_DEVICES, spare=settings.sharers == 1, environment=environment
+        )
         self.settings = settings
-        self.lock = MachineLock(settings.lock)
+        self.lock = MachineLock(settings.lock, settings.tell)
         self.once = Once(settings.scratch)
         self.sources = Sources(self.workers, self.once, settings.timeout_s)
         self.device = LocalDevice(
