@@ -100,6 +100,7 @@ class Run:
             "timing_limit_s": options.timing_limit_s(),
         }
         self._cache_limit_bytes = int(parse_quantity(options.cache_size, "bytes"))
+        self._file_limit_bytes = int(parse_quantity(options.file_limit, "bytes"))
         self.records: dict[str, dict[str, Any]] = {}
         self.crashes: dict[str, str] = {}
         self.catalog = Catalog()
@@ -220,7 +221,8 @@ class Run:
     @cached_property
     def workbench(self) -> Workbench:
         """This process's workbench."""
-        from edgecheck.workbench import Settings, Workbench
+        from edgecheck.declare.settings import Settings
+        from edgecheck.workbench import Workbench
 
         self.prepare_scratch()
         return Workbench(
@@ -228,6 +230,7 @@ class Run:
                 cache=self.cache,
                 scratch=self.scratch,
                 timeout_s=self.timeout_s,
+                file_limit_bytes=self._file_limit_bytes,
                 lock=self._lock_path,
                 tell=self._tell,
                 sharers=self._sharers,
