@@ -19,8 +19,9 @@ from benchmarks.common import Row, at_most, told
 from edgecheck.checks import boundary, reference_baselines, rerun
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
+from edgecheck.declare.settings import Settings
 from edgecheck.targets.registry import find_target
-from edgecheck.workbench import Settings, Workbench
+from edgecheck.workbench import Workbench
 from suites.test_digits import TestDigits
 from suites.test_mobilenet import TestMobilenet
 

@@ -6,7 +6,7 @@ One per pytest process.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from edgecheck.build.artifact_cache import Store
 from edgecheck.build.builder import ArtifactBuilder, Built
 from edgecheck.build.sources import own_source, qat_name
 from edgecheck.capture import data
-from edgecheck.capture.client import Sources, existing, is_onnx
+from edgecheck.capture.client import Sources, is_onnx
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Artifact, Model, Source, artifact_key
+from edgecheck.declare.settings import Settings
 from edgecheck.devices.binding import Binding, bind
 from edgecheck.devices.local import Loadable, LoadedModel, LocalDevice
 from edgecheck.errors import ArtifactError
-from edgecheck.process.lock import MachineLock, default_path
+from edgecheck.process.lock import MachineLock
 from edgecheck.process.parent import Pool, share_of_cores
 from edgecheck.process.run_cache import Once
 from edgecheck.targets.registry import find_target, target_of_source
@@ -38,42 +39,6 @@ USER_SAMPLES = 32
 
 # Runs feeds into a directory, with so many samples a call: .npy paths by output for each feed.
 Runner = Callable[[Sequence[Mapping[str, str]], Path, int | None], list[dict[str, str]]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run works.
-
-    Attributes:
-        cache: directory of the artifact cache.
-        scratch: directory of this run, shared by its processes.
-        timeout_s: limit of one build or one call to a device.
-        lock: the machine's lock file.
-        sharers: processes of the run on this machine; one alone starts device processes ahead.
-        threads, cpus: of timing and weighing; no cores for all of them.
-        timing_limit_s: the most that one attempt at a timing takes.
-        vacuous: what becomes of comparisons that say nothing (see `edgecheck.judge.vacuity.sort`).
-        fuzz: adversarial inputs to try; None for as many as each model says.
-        fuzz_folder: where failing ones are kept.
-        replay: the saved input that is tried instead.
-        explain: whether to look for the layer that a failed comparison comes from.
-        rebuild: whether to build each file twice, and compare.
-    """
-
-    cache: Path
-    scratch: Path
-    timeout_s: float = 300.0
-    lock: Path = field(default_factory=default_path)
-    sharers: int = 1
-    threads: int = 1
-    cpus: tuple[int, ...] = ()
-    timing_limit_s: float = 10.0
-    vacuous: str = "grave"
-    fuzz: int | None = None
-    fuzz_folder: Path = Path(".edgecheck/fuzz")
-    replay: Path | None = None
-    explain: bool = True
-    rebuild: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,14 +60,23 @@ class Workbench:
     """Does the work of cases."""
 
     def __init__(self, settings: Settings) -> None:
-        logs = settings.scratch / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        self.workers = Pool(logs, _WARM_WORKERS, environment=share_of_cores(settings.sharers))
-        self._devices = Pool(logs, _WARM_DEVICES, spare=settings.sharers == 1)
+        logs, temporary = settings.scratch / "logs", settings.scratch / "temporary"
+        for folder in (logs, temporary):
+            folder.mkdir(parents=True, exist_ok=True)
+        # What converters leave behind goes with the run's directory.
+        environment = {"TMPDIR": str(temporary)}
+        self.workers = Pool(
+            logs, _WARM_WORKERS, environment={**environment, **share_of_cores(settings.sharers)}
+        )
+        self._devices = Pool(
+            logs, _WARM_DEVICES, spare=settings.sharers == 1, environment=environment
+        )
         self.settings = settings
-        self.lock = MachineLock(settings.lock)
+        self.lock = MachineLock(settings.lock, settings.tell)
         self.once = Once(settings.scratch)
-        self.sources = Sources(self.workers, self.once, settings.timeout_s)
+        self.sources = Sources(
+            self.workers, self.once, settings.timeout_s, settings.file_limit_bytes
+        )
         self.device = LocalDevice(
             self._devices,
             settings.timeout_s,
@@ -309,7 +283,7 @@ class Workbench:
         artifact = case.baseline
         if artifact is None:
             return None
-        path = existing(artifact.path, "baseline")
+        path = self.sources.existing(artifact.path, "baseline")
         session = self.device.open(f"baseline {case.candidate}", case.target, path, case.options)
         model = case.model
         try:
@@ -380,7 +354,7 @@ class Workbench:
 
     def _onnx_reference(self, name: str, source: Source, model: Model) -> LoadedModel:
         """An ONNX source as its own reference: with the runtime's graph optimisations off."""
-        path, target = existing(source, "source"), target_of_source("onnx")
+        path, target = self.sources.existing(source, "source"), target_of_source("onnx")
         session = self.device.open(
             f"reference {name}", target, path, target.options.defaults, optimize=False
         )

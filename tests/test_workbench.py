@@ -15,10 +15,11 @@ from onnx import TensorProto, helper
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Artifact, Input, Model
+from edgecheck.declare.settings import Settings
 from edgecheck.devices.local import Loadable
 from edgecheck.errors import EdgecheckError
 from edgecheck.targets.registry import find_target
-from edgecheck.workbench import Settings, Workbench
+from edgecheck.workbench import Workbench
 
 Open = Callable[[], Workbench]
 

@@ -11,11 +11,12 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class Store:
     def __init__(self, root: Path, scratch: Path) -> None:
         self.root = root
         self._scratch = scratch
+        self._unreadable = False
 
     def get_or_build(
         self, key: str, file_name: str, label: str, build: Callable[[Path], Mapping[str, Any]]
@@ -101,13 +103,18 @@ class Store:
             return _entry(key, folder, info, cached=False)
 
     def _publish(self, building: Path, key: str) -> Path:
-        for root in (self.root, self._scratch):
+        # What another user's entry is in the way of stays with this run.
+        taken = self._unreadable and os.path.lexists(_object_folder(self.root, key))
+        for root in (self._scratch,) if taken else (self.root, self._scratch):
             destination = _object_folder(root, key)
             incoming = root / "incoming" / uuid.uuid4().hex
             try:
                 incoming.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(building, incoming)
                 destination.parent.mkdir(parents=True, exist_ok=True)
+                if root is self.root:
+                    shared = [root / name for name in ("objects", "incoming", "locks")]
+                    _open_as(root, [incoming, *incoming.rglob("*"), destination.parent, *shared])
                 incoming.rename(destination)
             except OSError as error:
                 shutil.rmtree(incoming, ignore_errors=True)
@@ -129,7 +136,7 @@ class Store:
     def _read(self, root: Path, key: str) -> Entry | None:
         """The entry, if it is whole; what is not is removed."""
         folder = _object_folder(root, key)
-        if not folder.is_dir():
+        if not os.path.lexists(folder):
             return None
         try:
             info = json.loads((folder / _ENTRY).read_text())
@@ -138,13 +145,22 @@ class Store:
             entry = _entry(key, folder, info, cached=True)
             found = (file_sha256(file), _size_bytes(file), digest_of(entry.facts))
             whole = found == (entry.sha256, entry.size_bytes, info["facts_sha256"])
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        except PermissionError:
+            if not self._unreadable:
+                warnings.warn(
+                    f"the artifact cache {self.root} holds files of another user that can't be "
+                    "read; they are built anew",
+                    stacklevel=3,
+                )
+            self._unreadable = True
+            return None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             whole = False
         if whole:
             with contextlib.suppress(OSError):
                 os.utime(folder / _ENTRY)
             return entry
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         warnings.warn(
             f"cache entry {key[:12]} was damaged or changed; it is removed and built anew",
             stacklevel=3,
@@ -182,8 +198,10 @@ class Store:
         """
         now = time.time()
         for left in self.root.glob("incoming/*"):
-            if now - left.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(left, ignore_errors=True)
+            # Another process may publish or remove it at any moment.
+            with contextlib.suppress(OSError):
+                if now - left.lstat().st_mtime > _ABANDONED_S:
+                    _remove(left)
         entries = self.entries()
         total = sum(entry.size_bytes for entry in entries)
         removed = []
@@ -196,6 +214,26 @@ class Store:
                 total -= entry.size_bytes
                 removed.append(entry)
         return removed
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a link or file in its place."""
+    if path.is_symlink() or not path.is_dir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _open_as(root: Path, paths: Iterable[Path]) -> None:
+    """Let those use files and folders who may use the root.
+
+    Builds happen in folders of this user alone, whose modes are copied.
+    """
+    mode = stat.S_IMODE(root.stat().st_mode)
+    for path in paths:
+        with contextlib.suppress(OSError):  # another user's
+            path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def _object_folder(root: Path, key: str) -> Path:

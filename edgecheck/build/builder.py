@@ -18,7 +18,7 @@ from edgecheck.build.artifact_cache import Store
 from edgecheck.build.recipe import recipe
 from edgecheck.build.sources import own_source, program_source
 from edgecheck.capture import data
-from edgecheck.capture.client import Sources, dimension_ranges, existing
+from edgecheck.capture.client import Sources, dimension_ranges
 from edgecheck.declare.case import Case, brought, find_builder
 from edgecheck.declare.model import Artifact, Model
 from edgecheck.digests import digest_of, file_sha256
@@ -96,7 +96,7 @@ class ArtifactBuilder:
             if own and _build_options(case).get(keep_float.OPTION):
                 raise ArtifactError(_not_built(case))
             if declared is not None:
-                return self._found(existing(declared.path, "artifact"), case)
+                return self._found(self._sources.existing(declared.path, "artifact"), case)
             if builder is not None and not case.variant:
                 return self._build_with(builder, case, folder)
             source, source_digest = self._build_source(case)

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.capture import data
+from edgecheck.capture import data, model_files
 from edgecheck.capture.pickling import pack
 from edgecheck.declare.metrics import as_metric
 from edgecheck.declare.model import Artifact, Evaluation, Model, Source, source_kind
+from edgecheck.declare.settings import FILE_LIMIT_BYTES
 from edgecheck.devices.binding import Binding, bind
 from edgecheck.devices.local import LoadedModel
 from edgecheck.digests import file_sha256
-from edgecheck.errors import ArtifactError, ChildError, DataError, EdgecheckError
+from edgecheck.errors import ChildError, DataError, EdgecheckError
 from edgecheck.process.child import one_line
 from edgecheck.process.parent import Child, Pool, Service
 from edgecheck.process.run_cache import Once
@@ -38,10 +39,21 @@ _CALL_VALUES = 1 << 18
 class Sources:
     """Runs the user's code, each piece once a run."""
 
-    def __init__(self, pool: Pool, once: Once, timeout_s: float) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        once: Once,
+        timeout_s: float,
+        file_limit_bytes: int = FILE_LIMIT_BYTES,
+    ) -> None:
         self._pool = pool
         self._once = once
         self._timeout_s = timeout_s
+        self._file_limit_bytes = file_limit_bytes
+
+    def existing(self, path: Any, what: str) -> Path:
+        """See `edgecheck.capture.model_files.existing`."""
+        return model_files.existing(path, what, self._file_limit_bytes)
 
     def _source_child(
         self, name: str, source: Source, model: Model
@@ -50,6 +62,8 @@ class Sources:
         child = self._child()
         opened = child.call("use", timeout_s=self._timeout_s, name=name)
         if opened is None:
+            if not callable(source):
+                self.existing(source, "source")
             opened = child.call(
                 "open_source",
                 timeout_s=self._timeout_s,
@@ -112,7 +126,7 @@ class Sources:
     def program(self, name: str, source: Source, model: Model) -> dict[str, Any]:
         """The captured program: ``path``, ``kind`` (see `kind`), ``digest`` and ``training``."""
         if source_kind(source) == "onnx":
-            path = existing(source, "source")
+            path = self.existing(source, "source")
             return {"path": str(path), "kind": "onnx", "digest": file_sha256(path)}
 
         def produce(folder: Path) -> Any:
@@ -304,20 +318,6 @@ def _eager_binding(model: Model) -> Binding:
     ]
     outputs = [{"name": name} for name in model.outputs]
     return bind(model.inputs, model.outputs, tensors, outputs, Artifact(""))
-
-
-def existing(given: Any, what: str) -> Path:
-    """The path of a file or folder that is there and holds something.
-
-    Raises:
-        ArtifactError: it does not.
-    """
-    path = Path(given)
-    if not path.exists():
-        raise ArtifactError(f"{what} {path} does not exist")
-    if path.is_file() and path.stat().st_size == 0:
-        raise ArtifactError(f"{what} {path} is empty")
-    return path
 
 
 def is_onnx(source: Source) -> bool:

@@ -6,7 +6,6 @@ Each command is a module in `edgecheck.commands`.
 from __future__ import annotations
 
 import argparse
-import importlib.resources
 import sys
 from collections.abc import Sequence
 
@@ -52,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _print_schema(options: argparse.Namespace) -> int:
+    from edgecheck.history.report_file import schema_text
+
     print(schema_text(), end="")
     return 0
 
@@ -61,12 +62,6 @@ def _print_completion(options: argparse.Namespace) -> int:
 
     print(shtab.complete(build_parser(), options.shell))
     return 0
-
-
-def schema_text() -> str:
-    """The JSON Schema of the report."""
-    folder = importlib.resources.files("edgecheck.report")
-    return (folder / "schema" / "report-1.schema.json").read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":

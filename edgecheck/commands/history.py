@@ -144,7 +144,10 @@ def _import(options: argparse.Namespace) -> int:
 
     documents = [report_file.read(path) for path in options.reports]
     with History(options.edge_history) as history:
-        added = sum(history.add(document) for document in documents)
+        added = 0
+        for path, document in zip(options.reports, documents, strict=True):
+            with report_file.legible(str(path)):
+                added += history.add(document)
     print(f"{added} runs added, {len(documents) - added} known already")
     return 0
 

@@ -31,9 +31,9 @@ def _run(options: argparse.Namespace) -> int:
     from edgecheck.history.merge import merge
 
     report_file.check_writable(options.output)
-    found = merge(
-        [report_file.read(path) for path in options.reports], accept_dirty=options.accept_dirty
-    )
+    documents = [report_file.read(path) for path in options.reports]
+    with report_file.legible(", ".join(map(str, options.reports))):
+        found = merge(documents, accept_dirty=options.accept_dirty)
     report_file.write(options.output, found)
     print(found["gate"]["reason"])
     return int(found["gate"]["verdict"] == "closed" or found["run"]["exit_status"] != 0)

@@ -43,6 +43,7 @@ def show(
     summary_path: Path | None = None,
 ) -> int:
     """Print a run, and write it where paths are given."""
+    from edgecheck.history import report_file
     from edgecheck.history.baseline import find_baseline
     from edgecheck.history.compare import compare_runs
     from edgecheck.history.metrics import METRICS
@@ -51,29 +52,30 @@ def show(
     from edgecheck.report import comparison as comparisons
     from edgecheck.report import html, summary, terminal
 
-    results, document = find_baseline(run_name, history, Path.cwd())
-    comparison = None
-    if baseline:
-        before, _ = find_baseline(baseline, history, Path.cwd())
-        comparison = compare_runs(before, results, METRICS)
-    gate = Gate(document["gate"]["verdict"] == "closed", document["gate"]["reason"])
-    absences = [
-        (item["subject"], item["what"], item["reason"]) for item in document.get("absences", [])
-    ]
-    lines = terminal.summary_lines(
-        document["cases"],
-        gate,
-        absences,
-        document.get("skipped_targets", {}),
-        color=is_terminal(),
-    )
-    if comparison is not None:
-        lines += ["", *comparisons.table_lines(comparison, is_terminal())]
-    print_lines([f"{results.run.name}, {results.run.started}", "", *lines, gate.line])
-    if summary_path:
-        write_text(summary_path, summary.as_markdown(document, comparison))
-    if html_path:
-        html_path.parent.mkdir(parents=True, exist_ok=True)
-        trends = trends_in(history, results)
-        html.write(html_path, document, comparison=comparison, trends=trends)
+    with report_file.legible(run_name):
+        results, document = find_baseline(run_name, history, Path.cwd())
+        comparison = None
+        if baseline:
+            before, _ = find_baseline(baseline, history, Path.cwd())
+            comparison = compare_runs(before, results, METRICS)
+        gate = Gate(document["gate"]["verdict"] == "closed", document["gate"]["reason"])
+        absences = [
+            (item["subject"], item["what"], item["reason"]) for item in document.get("absences", [])
+        ]
+        lines = terminal.summary_lines(
+            document["cases"],
+            gate,
+            absences,
+            document.get("skipped_targets", {}),
+            color=is_terminal(),
+        )
+        if comparison is not None:
+            lines += ["", *comparisons.table_lines(comparison, is_terminal())]
+        print_lines([f"{results.run.name}, {results.run.started}", "", *lines, gate.line])
+        if summary_path:
+            write_text(summary_path, summary.as_markdown(document, comparison))
+        if html_path:
+            html_path.parent.mkdir(parents=True, exist_ok=True)
+            trends = trends_in(history, results)
+            html.write(html_path, document, comparison=comparison, trends=trends)
     return 0

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.resources
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgecheck.errors import EdgecheckError, HistoryError
 from edgecheck.names import SCHEMA
-
-# What readers rely on; the whole shape is in the published schema.
-_RUN = {"id": str, "started": str, "git": dict | None, "host": dict, "tools": dict}
-_GATE = {"verdict": str, "reason": str, "counts": dict}
-_CASE = {
-    "key": str,
-    "model": str,
-    "variant": str,
-    "target": str,
-    "precision": str,
-    "check": str,
-    "verdict": str,
-    "reason": str,
-    "failures": list,
-    "warnings": list,
-    "limits": list,
-    "measurements": dict,
-    "artifact": dict | None,
-    "expected_failure": str | None,
-}
+from edgecheck.process.child import one_line
 
 
 def check_writable(path: Path) -> None:
@@ -65,24 +48,54 @@ def read(path: Path) -> dict[str, Any]:
     if schema != SCHEMA:
         said = f"it says {schema!r}" if schema else "it does not say so"
         raise HistoryError(f"{path} is not a report of pytest --edge-json ({SCHEMA}): {said}")
-    for what, names in (("run", _RUN), ("gate", _GATE)):
-        _check_fields(document.get(what), names, f"{path}: {what}")
-    if not isinstance(document.get("cases"), list):
-        raise HistoryError(f"{path}: cases is not a list")
-    for position, item in enumerate(document["cases"]):
-        _check_fields(item, _CASE, f"{path}: case {position}")
+    try:
+        problem = _problem(document)
+    except RecursionError:
+        raise HistoryError(f"{path} is nested too deeply to be read") from None
+    if problem:
+        raise HistoryError(f"{path}: {problem} (edgecheck schema prints what a report holds)")
     found: dict[str, Any] = document
     return found
 
 
-def _check_fields(value: Any, fields: Mapping[str, Any], what: str) -> None:
-    if not isinstance(value, dict):
-        raise HistoryError(f"{what} is not an object")
-    for name, kind in fields.items():
-        if name not in value:
-            raise HistoryError(f"{what} has no {name!r}: edgecheck schema prints what it takes")
-        if not isinstance(value[name], kind):
-            raise HistoryError(f"{what}: {name!r} is a {type(value[name]).__name__}")
+def _problem(document: Any) -> str:
+    """What makes a document no report by the published schema, or "".
+
+    Further fields are none: a later edgecheck may have written them.
+    """
+    from jsonschema import Draft202012Validator
+
+    errors = Draft202012Validator(json.loads(schema_text())).iter_errors(document)
+    error = next((item for item in errors if item.validator != "additionalProperties"), None)
+    if error is None:
+        return ""
+    text = " ".join(error.message.split())
+    return f"{error.json_path.removeprefix('$.')}: {text[:200]}{' ...' * (len(text) > 200)}"
+
+
+@contextlib.contextmanager
+def legible(name: str) -> Iterator[None]:
+    """Say of a report whose measurements can't be shown that it is the report.
+
+    Their inside is each check's own, and not all of it is in the schema.
+
+    Raises:
+        HistoryError: what is inside raised something else.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise HistoryError(
+            f"{name} has a measurement that no check writes: {one_line(error)}"
+        ) from error
+    except RecursionError:
+        raise HistoryError(f"{name} is nested too deeply to be shown") from None
+
+
+def schema_text() -> str:
+    """The JSON Schema of the report."""
+    folder = importlib.resources.files("edgecheck.report")
+    return (folder / "schema" / "report-1.schema.json").read_text(encoding="utf-8")
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:

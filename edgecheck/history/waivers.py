@@ -99,7 +99,7 @@ def load(path: Path) -> tuple[Waiver, ...]:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         told = error.strerror if isinstance(error, OSError) else error
         raise WaiverError(f"can't read the waivers in {path}: {told}") from None
     entries = content.get("waiver", [])

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgecheck.build.sources import own_source, qat_name
 from edgecheck.capture import data
-from edgecheck.capture.client import existing, is_onnx
+from edgecheck.capture.client import is_onnx
 from edgecheck.declare.model import Artifact, Source, artifact_key
 from edgecheck.devices.binding import bind
 from edgecheck.errors import EdgecheckError
@@ -270,7 +270,7 @@ def _trace_reference(
         target = target_of_source("onnx")
         options = {"threads": 1, "optimize": False, "target": dict(target.options.defaults)}
         with _child(workbench, target.runtime.tracer) as child:
-            info = _open(child, existing(source, "source"), options, timeout_s)
+            info = _open(child, workbench.sources.existing(source, "source"), options, timeout_s)
             own = bind(
                 case.model.inputs,
                 case.model.outputs,

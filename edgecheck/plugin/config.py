@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import sys
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,6 +47,7 @@ def run_of(config: pytest.Config) -> Run:
         return config.stash[_RUN]
     from edgecheck.errors import EdgecheckError
     from edgecheck.plugin.run import Run
+    from edgecheck.process.orphans import end_with_parent
     from edgecheck.targets import built_in_names
     from edgecheck.targets.registry import all_targets
 
@@ -51,8 +55,17 @@ def run_of(config: pytest.Config) -> Run:
     try:
         options.check_words()
         past = _past(config, options)
-        run = Run(options, config.rootpath, run_id(config), past, sharers=worker_count(config))
-        if not is_worker(config):
+        run = Run(
+            options,
+            config.rootpath,
+            run_id(config),
+            past,
+            sharers=worker_count(config),
+            tell=_teller(config),
+        )
+        if is_worker(config):
+            end_with_parent()
+        else:
             _check_reports(config, options)
     except EdgecheckError as error:
         raise pytest.UsageError(f"edgecheck: {error}") from None
@@ -60,6 +73,17 @@ def run_of(config: pytest.Config) -> Run:
         config.addinivalue_line("markers", f"{name}: cases of the target {name} (edgecheck)")
     config.stash[_RUN] = run
     return run
+
+
+def _teller(config: pytest.Config) -> Callable[[str], None]:
+    """A function that writes a line past pytest's capture, while a test runs."""
+
+    def tell(text: str) -> None:
+        capture = config.pluginmanager.get_plugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            print(f"\nedgecheck: {text}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _check_reports(config: pytest.Config, options: Options) -> None:

@@ -48,6 +48,12 @@ OPTIONS = (
         "what the artifact cache may keep; the least recently used goes first. Default: 10 GB",
     ),
     (
+        "file_limit",
+        "16 GB",
+        "SIZE",
+        "the largest model file that is read. Default: 16 GB",
+    ),
+    (
         "profile",
         "",
         "NAME",
@@ -178,6 +184,7 @@ class Options:
     json: str = ""
     cache: str = ""
     cache_size: str = "10 GB"
+    file_limit: str = "16 GB"
     profile: str = ""
     timeout: str = "300"
     noise: str = "fail"

@@ -8,8 +8,7 @@ import fcntl
 import fnmatch
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgecheck.declare.model import Model, artifact_key
 from edgecheck.errors import DeclarationError, EdgecheckError
 from edgecheck.names import CHECKS, PRECISIONS, SCHEMA, resolve
 from edgecheck.plugin.options import Options
+from edgecheck.process import scratch
 from edgecheck.process.lock import MachineLock, default_path
 from edgecheck.report import record as records
 from edgecheck.targets.base import Target
@@ -71,6 +71,7 @@ class Run:
         run_id: of the run.
         past: what it is held against besides its limits.
         sharers: how many processes of the run share the machine.
+        tell: see `edgecheck.workbench.Settings`.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class Run:
         past: Past,
         *,
         sharers: int = 1,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.options = options
-        self.scratch = Path(tempfile.gettempdir()) / f"edgecheck-{run_id}"
+        self._tell = tell
+        self.scratch = scratch.path_of(run_id)
         self.run_id = run_id
         self._presence: int | None = None
         self.past = past
@@ -97,6 +100,7 @@ class Run:
             "timing_limit_s": options.timing_limit_s(),
         }
         self._cache_limit_bytes = int(parse_quantity(options.cache_size, "bytes"))
+        self._file_limit_bytes = int(parse_quantity(options.file_limit, "bytes"))
         self.records: dict[str, dict[str, Any]] = {}
         self.crashes: dict[str, str] = {}
         self.catalog = Catalog()
@@ -211,14 +215,14 @@ class Run:
     def prepare_scratch(self) -> None:
         """Make the run's directory, for this user only, and hold it (see `close`)."""
         if self._presence is None:
-            self.scratch.mkdir(mode=0o700, exist_ok=True)
-            self._presence = os.open(self.scratch, os.O_RDONLY)
-            fcntl.flock(self._presence, fcntl.LOCK_SH)
+            scratch.remove_abandoned(self.scratch.parent)
+            self._presence = scratch.hold(self.scratch)
 
     @cached_property
     def workbench(self) -> Workbench:
         """This process's workbench."""
-        from edgecheck.workbench import Settings, Workbench
+        from edgecheck.declare.settings import Settings
+        from edgecheck.workbench import Workbench
 
         self.prepare_scratch()
         return Workbench(
@@ -226,7 +230,9 @@ class Run:
                 cache=self.cache,
                 scratch=self.scratch,
                 timeout_s=self.timeout_s,
+                file_limit_bytes=self._file_limit_bytes,
                 lock=self._lock_path,
+                tell=self._tell,
                 sharers=self._sharers,
                 vacuous=self.options.vacuous,
                 explain=self.options.explain == "yes",

@@ -10,12 +10,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import stat
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgecheck.errors import EdgecheckError
+
+# How long a wait is that nobody asks about.
+_PATIENCE_S = 2.0
+# A line of /proc/locks (proc_locks(5)): the process, and the inode of the file.
+_FLOCK = re.compile(r"FLOCK\s+ADVISORY\s+\w+\s+(\d+)\s+\w+:\w+:(\d+)\b")
 
 
 def default_path() -> Path:
@@ -31,14 +38,17 @@ class MachineLock:
 
     Args:
         path: the same for all who share the machine; a second file beside it is the gate.
+        tell: takes a sentence on who is waited for, once a wait has lasted `_PATIENCE_S`; it is
+            called in another thread.
 
     Raises:
         EdgecheckError: the file can't be opened or is not a plain file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[str], None] | None = None) -> None:
         self._work = _open(path)
         self._gate = _open(path.with_name(f"{path.name}.gate"))
+        self._path, self._tell = path, tell
         self._depth = 0
 
     @contextlib.contextmanager
@@ -55,11 +65,32 @@ class MachineLock:
                 fcntl.flock(self._work, fcntl.LOCK_UN)
 
     def _enter(self) -> None:
-        fcntl.flock(self._gate, fcntl.LOCK_SH)
+        with self._telling("to work"):
+            fcntl.flock(self._gate, fcntl.LOCK_SH)
+            try:
+                fcntl.flock(self._work, fcntl.LOCK_SH)
+            finally:
+                fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def _telling(self, why: str) -> Iterator[None]:
+        """Tell of a wait that takes long."""
+        if self._tell is None:
+            yield
+            return
+        tell = self._tell
+        timer = threading.Timer(_PATIENCE_S, lambda: tell(self._waiting(why)))
+        timer.daemon = True
+        timer.start()
         try:
-            fcntl.flock(self._work, fcntl.LOCK_SH)
+            yield
         finally:
-            fcntl.flock(self._gate, fcntl.LOCK_UN)
+            timer.cancel()
+
+    def _waiting(self, why: str) -> str:
+        found = sorted({*_holders(self._work), *_holders(self._gate)} - {os.getpid()})
+        named = ", ".join(f"process {pid}{_command(pid)}" for pid in found)
+        return f"waiting {why} for {named or 'another process'}, which holds {self._path}"
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -68,9 +99,10 @@ class MachineLock:
             # Two who hold the lock shared and both wait to be alone would wait for ever.
             fcntl.flock(self._work, fcntl.LOCK_UN)
         try:
-            fcntl.flock(self._gate, fcntl.LOCK_EX)
             try:
-                fcntl.flock(self._work, fcntl.LOCK_EX)
+                with self._telling("to measure alone"):
+                    fcntl.flock(self._gate, fcntl.LOCK_EX)
+                    fcntl.flock(self._work, fcntl.LOCK_EX)
                 yield
             finally:
                 fcntl.flock(self._work, fcntl.LOCK_UN)
@@ -106,3 +138,25 @@ def _open(path: Path) -> int:
                 os.fchmod(descriptor, 0o666)  # whatever the umask: other users lock it too
         return descriptor
     raise EdgecheckError(f"can't open the machine's lock {path}: its directory does not exist")
+
+
+def _holders(descriptor: int) -> list[int]:
+    """The processes that hold a file's flock; none where the system does not tell."""
+    inode = os.fstat(descriptor).st_ino
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return []
+    found = [_FLOCK.search(line) for line in lines if "->" not in line]
+    return [int(item[1]) for item in found if item and int(item[2]) == inode]
+
+
+def _command(pid: int) -> str:
+    """The start of a process's command line in brackets, or ""."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return ""
+    text = " ".join(" ".join(words).split())
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return f" ({printable[:60]})" if printable else ""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -394,13 +395,71 @@ def test_listing_and_pruning_survive_damaged_entries(store: Store, builds: Build
             store.prune(10**9)
 
 
-def test_a_file_in_place_of_an_entrys_folder_does_no_harm(store: Store, builds: Builds) -> None:
+@pytest.mark.parametrize("what", ["file", "dangling link"])
+def test_what_is_in_place_of_an_entrys_folder_makes_way(
+    store: Store, builds: Builds, what: str
+) -> None:
     folder_of(store).parent.mkdir(parents=True)
-    folder_of(store).write_text("a file")
-    with pytest.warns(UserWarning, match="can't be written"):
+    if what == "file":
+        folder_of(store).write_text("a file")
+    else:
+        folder_of(store).symlink_to("nowhere")
+    with pytest.warns(UserWarning, match="was damaged or changed"):
         assert get(store, builds).path.read_bytes() == b"model"
     assert get(store, builds).cached
-    assert builds.count == 1
+    assert builds.count == 1 and folder_of(store).is_dir()
+
+
+def test_pruning_survives_links_that_lead_nowhere_and_what_others_just_removed(
+    store: Store, builds: Builds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get(store, builds)
+    incoming = store.root / "incoming"
+    (incoming / "link").symlink_to("nowhere")
+    os.utime(incoming / "link", (0, 0), follow_symlinks=False)
+    (incoming / "raced").mkdir()
+    lstat = Path.lstat
+
+    def raced(path: Path) -> os.stat_result:
+        if path.name == "raced":
+            path.rmdir()
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", raced)
+    store.prune(10**9)
+    assert list(incoming.iterdir()) == []
+    assert get(store, builds).cached
+
+
+def test_files_may_be_read_by_whom_the_cache_is_for(store: Store, builds: Builds) -> None:
+    store.root.mkdir()
+    store.root.chmod(0o2775)
+    entry = get(store, builds)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in store.root.rglob("*")}
+    assert modes[entry.path] == 0o664 and modes[folder_of(store)] == 0o2775
+    assert modes[store.root / "objects"] == modes[store.root / "incoming"] == 0o2775
+
+
+def test_what_another_user_keeps_to_himself_is_built_and_told_once(
+    store: Store, builds: Builds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in (KEY, OTHER):
+        get(store, builds, key)
+    read_text = Path.read_text
+
+    def refused(path: Path, *given: Any, **named: Any) -> str:
+        if path.is_relative_to(store.root):
+            raise PermissionError(13, "Permission denied")
+        return read_text(path, *given, **named)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    another = Store(store.root, store._scratch)
+    with pytest.warns(UserWarning, match="another user that can't be read") as told:
+        for key in (KEY, OTHER):
+            assert not get(another, builds, key).cached
+    assert len(told) == 1
+    monkeypatch.undo()
+    assert get(store, builds).cached, "the other's entry stays"
 
 
 @pytest.mark.filterwarnings("error")

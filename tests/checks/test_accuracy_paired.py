@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from edgecheck.commands.cli import schema_text
+from edgecheck.history.report_file import schema_text
 from tests.conftest import Judge, Judged
 
 SUITE = '''

@@ -14,9 +14,10 @@ from edgecheck.checks import boundary
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Input, Model
+from edgecheck.declare.settings import Settings
 from edgecheck.judge.verdict import Evidence
 from edgecheck.targets.registry import find_target
-from edgecheck.workbench import Settings, Workbench
+from edgecheck.workbench import Workbench
 
 node = helper.make_node
 GUARDED = [node("Max", ["x", "least"], ["above"]), node("Log", ["above"], ["y"])]

@@ -20,10 +20,11 @@ from edgecheck.checks import fuzz
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Input, Model
+from edgecheck.declare.settings import Settings
 from edgecheck.errors import EdgecheckError
 from edgecheck.judge.verdict import Evidence
 from edgecheck.targets.registry import find_target
-from edgecheck.workbench import Settings, Workbench
+from edgecheck.workbench import Workbench
 
 node = helper.make_node
 DOUBLE = [node("Add", ["x", "x"], ["y"])]

@@ -17,9 +17,10 @@ from edgecheck.checks.outliers import relative_errors
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Evaluation, Input, Model
+from edgecheck.declare.settings import Settings
 from edgecheck.judge.verdict import Outcome, Verdict
 from edgecheck.targets.registry import find_target
-from edgecheck.workbench import USER_SAMPLES, Settings, Workbench
+from edgecheck.workbench import USER_SAMPLES, Workbench
 
 SAMPLES = 200
 

@@ -15,9 +15,10 @@ from edgecheck.checks import rerun
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Input, Model
+from edgecheck.declare.settings import Settings
 from edgecheck.judge.verdict import Evidence
 from edgecheck.targets.registry import find_target
-from edgecheck.workbench import Settings, Workbench
+from edgecheck.workbench import Workbench
 
 ORT = find_target("ort")
 Measure = Callable[..., Evidence]

@@ -17,8 +17,9 @@ import numpy as np
 
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case, Selection, expand
+from edgecheck.declare.settings import Settings
 from edgecheck.targets.registry import find_target
-from edgecheck.workbench import Settings, Workbench
+from edgecheck.workbench import Workbench
 from tests.faults import bench, planted
 from tests.faults.bench import BUNDLED, MODELS, Bench
 from tests.faults.fault import Fault

@@ -201,13 +201,16 @@ RUN = {key: value for key, value in report("a", 1)["run"].items() if key != "git
             "{path} is not a report of pytest --edge-json (edgecheck-report/1): it does not say",
         ),
         ('{"schema": "edgecheck-report/2"}', "it says 'edgecheck-report/2'"),
-        (json.dumps({**report("a", 1), "run": None}), "{path}: run is not an object"),
-        (json.dumps({**report("a", 1), "run": RUN}), "{path}: run has no 'git'"),
-        (json.dumps({**report("a", 1), "cases": {}}), "{path}: cases is not a list"),
-        (json.dumps({**report("a", 1), "cases": [{}]}), "{path}: case 0 has no 'key'"),
+        (json.dumps({**report("a", 1), "run": None}), "{path}: run: None is not of type 'object'"),
+        (json.dumps({**report("a", 1), "run": RUN}), "{path}: run: 'git' is a required property"),
+        (json.dumps({**report("a", 1), "cases": {}}), "{path}: cases: {{}} is not of type 'array'"),
+        (
+            json.dumps({**report("a", 1), "cases": [{}]}),
+            "{path}: cases[0]: 'key' is a required property",
+        ),
         (
             json.dumps({**report("a", 1), "cases": [{**record(), "measurements": 3}]}),
-            "{path}: case 0: 'measurements' is a int",
+            "{path}: cases[0].measurements: 3 is not of type 'object'",
         ),
     ],
 )

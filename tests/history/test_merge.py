@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.commands.cli import schema_text
 from edgecheck.errors import HistoryError
 from edgecheck.history.merge import merge
+from edgecheck.history.report_file import schema_text
 from edgecheck.judge.gate import closes, count_verdicts, judge_gate
 from edgecheck.names import VERDICTS
 

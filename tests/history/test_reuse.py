@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Judge, Judged
 from tests.plugin.test_history import run_suite, save_tiny
+from tests.report import documents
 
 # The metric leaves a line in a file each time that it scores the candidate or the reference.
 SUITE = """
@@ -78,12 +79,7 @@ def base(bench: Bench) -> dict[str, Any]:
     return run.report
 
 
-EMPTY: dict[str, Any] = {
-    "schema": "edgecheck-report/1",
-    "run": {"id": "0" * 32, "started": "2026-01-01", "git": None, "host": {}, "tools": {}},
-    "gate": {"verdict": "passed", "reason": "", "counts": {}},
-    "cases": [],
-}
+EMPTY = documents.document([])
 
 
 def reused(run: Judged) -> set[str]:

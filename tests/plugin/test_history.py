@@ -18,8 +18,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecheck.commands.cli import schema_text
 from edgecheck.history.database import History
+from edgecheck.history.report_file import schema_text
 from tests.conftest import Judge, Judged
 from tests.plugin.test_latency_gate import SIZE, SLOW, save_chain
 

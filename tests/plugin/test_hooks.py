@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
-from edgecheck.commands.cli import schema_text
+from edgecheck.history.report_file import schema_text
 from edgecheck.targets.registry import all_targets
 from tests.conftest import Judge, Judged, write_tiny
 

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecheck.commands.cli import schema_text
+from edgecheck.history.report_file import schema_text
 from tests.conftest import Judge, Judged
 from tests.process.test_lock import Holder, wait_until_gate_is_taken
 

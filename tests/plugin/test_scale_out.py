@@ -27,8 +27,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecheck.commands.cli import schema_text
 from edgecheck.history.database import History
+from edgecheck.history.report_file import schema_text
 from edgecheck.history.results import CaseResult, results_of
 
 pytest.importorskip("xdist")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import queue
 import select
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -353,3 +355,31 @@ def test_all_of_a_machine_have_one_default(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.chdir(tmp_path)
     assert default_path().is_absolute()
     assert default_path().parent == Path(tempfile.gettempdir())
+
+
+def test_a_long_wait_tells_who_is_waited_for(
+    path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgecheck.process.lock._PATIENCE_S", 0.05)
+    holder = start()
+    assert holder.does("alone")
+    told = queue.SimpleQueue[str]()
+    lock = MachineLock(path, told.put)
+    waiting = threading.Thread(target=lambda: lock.shared().__enter__())
+    waiting.start()
+    text = told.get(timeout=PATIENCE_S)
+    assert text.startswith(f"waiting to work for process {holder.process.pid} (")
+    assert text.endswith(f"which holds {path}")
+    assert holder.does("release")
+    waiting.join(PATIENCE_S)
+    assert not waiting.is_alive() and told.empty()
+    lock.close()
+
+
+def test_a_short_wait_tells_nothing(path: Path) -> None:
+    told = queue.SimpleQueue[str]()
+    lock = MachineLock(path, told.put)
+    with lock.shared(), lock.alone():
+        pass
+    lock.close()
+    assert told.empty()

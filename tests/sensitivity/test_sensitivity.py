@@ -20,12 +20,13 @@ from onnx import TensorProto, helper, numpy_helper
 from edgecheck import Budget, Evaluation, Input, Model
 from edgecheck.declare import metrics
 from edgecheck.declare.case import Case
+from edgecheck.declare.settings import Settings
 from edgecheck.errors import EdgecheckError
 from edgecheck.judge.verdict import Outcome, Verdict
 from edgecheck.sensitivity import description, sensitivity
 from edgecheck.sensitivity.rebuilding import Attempt
 from edgecheck.targets.registry import find_target
-from edgecheck.workbench import Settings, Workbench
+from edgecheck.workbench import Workbench
 
 
 class Mixed(torch.nn.Module):
