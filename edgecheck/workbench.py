@@ -36,6 +36,9 @@ _WARM_DEVICES = 2
 # Evaluation feeds are cut to this many bytes a call: large activations cost more than calls do.
 _CALL_BYTES = 1 << 24
 USER_SAMPLES = 32
+# Random inputs where the batch is static, each a call. A unit that reacts to a quarter of all
+# inputs stays quiet in all of them once in a hundred models.
+STATIC_DRAWS = 16
 
 # Runs feeds into a directory, with so many samples a call: .npy paths by output for each feed.
 Runner = Callable[[Sequence[Mapping[str, str]], Path, int | None], list[dict[str, str]]]
@@ -137,7 +140,7 @@ class Workbench:
             feeds: list[dict[str, str]] = []
             labels: list[str] = []
             sizes: list[dict[str, int]] = []
-            batches = model.batch_sizes if model.dynamic_batch else [1]
+            batches = model.batch_sizes if model.dynamic_batch else [1] * STATIC_DRAWS
             others = data.dimension_sizes(model.inputs, model.dims, 1, None).keys() - {"batch"}
             # Fixed-shape files take the largest sizes only; dynamic ones also what is drawn.
             for drawn in [False, True] if others else [False]:

@@ -334,16 +334,18 @@ def _spread(files: Mapping[str, Any] | None, model: Model, folder: Path) -> list
     if files is None:
         return []
     sizes = {item.shape[0] for item in model.inputs if item.shape and not item.batched}
-    fixed = next((size for size in sizes if isinstance(size, int)), None)
-    low, high = model.dim_range("batch") if model.dynamic_batch else (fixed or 1, fixed or 1)
+    fixed = next((size for size in sizes if isinstance(size, int)), 1)
+    low, high = model.dim_range("batch") if model.dynamic_batch else (fixed, fixed)
     arrays = {name: _loaded(path) for name, path in files["inputs"].items()}
     row_values = max(1, sum(array[0].size for array in arrays.values()))
-    count, calls = high, 1
+    affordable = max(_FEWEST_ROWS, _CALIBRATION_VALUES // row_values)
+    count = min(files["count"], affordable, _MOST_ROWS)
     if model.dynamic_batch:
-        affordable = max(_FEWEST_ROWS, _CALIBRATION_VALUES // row_values)
-        count = min(count, files["count"], affordable, _MOST_ROWS)
-        rows_a_call = max(1, low, _CALL_VALUES // row_values)
-        calls = max(1, count // rows_a_call)
+        count = min(count, high)
+        calls = max(1, count // max(1, low, _CALL_VALUES // row_values))
+    else:
+        calls = max(1, count // fixed)
+        count = calls * fixed
     rows = np.linspace(0, files["count"] - 1, count).astype(int)
     return [
         data.save_feed(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +26,10 @@ from edgecheck.checks import (
     weight_audit,
 )
 from edgecheck.declare.budget import KINDS, Limit
-from edgecheck.judge.agreement import Agreement, compare_basics
+from edgecheck.judge import labels
+from edgecheck.judge.agreement import Agreement, Array, compare_basics
+from edgecheck.judge.labels import Labels
+from edgecheck.judge.parts import Parts
 from edgecheck.judge.verdict import Comparison, Outcome, Verdict, conclude, extended
 
 if TYPE_CHECKING:
@@ -53,6 +58,8 @@ def run(workbench: Workbench, case: Case) -> Verdict:
             if agreement.worst
         },
         seed=case.model.seed,
+        labelled=compared.labels,
+        parts=compared.parts,
         inputs=[feeds.labels[index] for index in results],
         baselines=baselines,
     )
@@ -71,11 +78,15 @@ class _Compared:
     Attributes:
         judged: on the inputs that the limits hold for.
         reported: on the other inputs.
+        labels: of outputs that are labels, instead of `judged`.
+        parts: of the other outputs of a quantized candidate, on the inputs that are judged.
         failures: sentences about outputs that can't be compared.
     """
 
     judged: Mapping[str, Agreement]
     reported: Mapping[str, Agreement]
+    labels: dict[str, Labels]
+    parts: dict[str, Parts]
     failures: list[str]
 
 
@@ -96,23 +107,47 @@ def _compare(
     """
     outputs = case.model.outputs
     compared = _Compared(
-        {name: Agreement() for name in outputs}, {name: Agreement() for name in outputs}, []
+        {name: Agreement() for name in outputs}, {name: Agreement() for name in outputs}, {}, {}, []
     )
-    samples_only = case.precision not in ("fp32", "fp16") and any(
-        feeds.labels[index] == "samples" for index in results
-    )
+    quantized = case.precision not in ("fp32", "fp16")
+    samples_only = quantized and any(feeds.labels[index] == "samples" for index in results)
     for index, paths in results.items():
         label = feeds.labels[index]
-        agreements = compared.reported if samples_only and label != "samples" else compared.judged
+        aside = samples_only and label != "samples"
+        agreements = compared.reported if aside else compared.judged
         for name in outputs:
             candidate = np.load(paths[name], mmap_mode="r", allow_pickle=False)
             expected = np.load(reference[index][name], mmap_mode="r", allow_pickle=False)
             if problem := compare_basics(candidate, expected, name, label):
                 compared.failures.append(problem)
+            elif expected.dtype.kind in "iub":
+                if not aside:
+                    excused = _ties(name, candidate, expected, paths, reference[index])
+                    found = compared.labels.setdefault(name, Labels())
+                    found.add(candidate, expected, label, excused)
             else:
                 classes = name == case.model.classifier_output
                 agreements[name].add(candidate, expected, label, classes=classes)
+                if quantized and not aside:
+                    compared.parts.setdefault(name, Parts()).add(candidate, expected)
     return compared
+
+
+def _ties(
+    name: str,
+    candidate: Array,
+    expected: Array,
+    outputs: Mapping[str, str],
+    reference: Mapping[str, str],
+) -> Array | None:
+    """Entries of an output of indices that another output proves right, or None."""
+    if expected.ndim == 0 or expected.dtype.kind == "b":
+        return None
+    for other, path in outputs.items():
+        values, own = (np.load(item, mmap_mode="r") for item in (path, reference[other]))
+        if other != name and own.dtype.kind == "f" and own.shape == values.shape == expected.shape:
+            return labels.ties(candidate, expected, values, own)
+    return None
 
 
 def _beyond(
@@ -168,6 +203,8 @@ def judge(
     *,
     seed: int,
     inputs: list[str],
+    labelled: Mapping[str, Labels] = MappingProxyType({}),
+    parts: Mapping[str, Parts] = MappingProxyType({}),
     baselines: reference_baselines.Baselines = reference_baselines.NONE,
 ) -> Verdict:
     """Hold each output's agreement against its limits.
@@ -181,9 +218,11 @@ def judge(
         reported: metrics by output on inputs that are not judged.
         seed: of the random inputs.
         inputs: a label for each input.
+        labelled: by output that holds labels.
+        parts: by output of a quantized candidate.
         baselines: further metrics of the outputs, and evidence.
     """
-    if not judged and not failures:
+    if not judged and not labelled and not failures:
         failures = ["no output was compared with the reference"]
     comparisons: list[Comparison] = []
     lines: list[str] = []
@@ -199,7 +238,25 @@ def judge(
             "worst": agreement.worst,
             "error_histogram": agreement.histogram(),
         }
-    lines.append(f"seed {seed}; inputs: {'; '.join(inputs)}")
+    warnings = [*baselines.warnings]
+    for name, item in parts.items():
+        lost, faint = item.sentences(name)
+        failures, warnings = [*failures, *lost], [*warnings, *faint]
+        if found_parts := item.lost():
+            outputs[name]["lost_parts"] = [asdict(part) for part in found_parts]
+    for name, found in labelled.items():
+        by_metric = _comparisons(name, found.metrics(), limits[name])
+        comparisons += by_metric.values()
+        failures = [*failures, *found.sentences(name)]
+        if found.differ:
+            lines.append(found.details(name))
+        outputs[name] = {
+            **found.metrics(),
+            **({"worst": found.worst} if found.worst else {}),
+            "labels": found.entries,
+            "labels_that_differ": found.differ,
+        }
+    lines.append(f"seed {seed}; inputs: {'; '.join(_counted(inputs))}")
     measurements: dict[str, Any] = {"outputs": outputs, "seed": seed, "inputs": inputs}
     measurements |= baselines.measurements
     if reported:
@@ -207,10 +264,16 @@ def judge(
     return conclude(
         failures=[*failures, *baselines.failures],
         comparisons=comparisons,
-        warnings=baselines.warnings,
+        warnings=warnings,
         measurements=measurements,
         details="\n".join(lines),
     )
+
+
+def _counted(labels: list[str]) -> list[str]:
+    """Labels, equal neighbours told once with their number."""
+    groups = ((label, len(list(group))) for label, group in groupby(labels))
+    return [f"{label} ({count} inputs)" if count > 1 else label for label, count in groups]
 
 
 def _comparisons(

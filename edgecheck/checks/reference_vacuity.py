@@ -77,12 +77,18 @@ class _Probe:
 def _calls(
     name: str, arrays: Sequence[Array], feeds: Feeds, probes: Sequence[_Probe]
 ) -> list[list[Array]]:
-    """The values of an output that should differ: the samples of each feed, and the probes."""
-    calls: list[list[Array]] = []
-    for array, sizes in zip(arrays, feeds.sizes, strict=True):
-        batched = array.ndim > 0 and array.shape[0] == sizes.get("batch")
-        calls.append(list(array) if batched else [array])
-    return [*calls, [arrays[0], *(_load(probe.outputs[name]) for probe in probes)]]
+    """The values of an output that should differ: all of inputs of one shape, and the probes."""
+    by_shape: dict[Any, list[Array]] = {}
+    for array, feed, sizes in zip(arrays, feeds.feeds, feeds.sizes, strict=True):
+        rows = {len(item) for item in map(_load, feed.values()) if item.ndim}
+        batched = array.ndim > 0 and {len(array)} == rows
+        others = tuple(sorted((key, size) for key, size in sizes.items() if key != "batch"))
+        group = by_shape.setdefault((others, batched, () if batched else array.shape), [])
+        group += list(array) if batched else [array]
+    return [
+        *by_shape.values(),
+        [arrays[0], *(_load(probe.outputs[name]) for probe in probes)],
+    ]
 
 
 def _largest(arrays: Sequence[Array]) -> float:

@@ -65,6 +65,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "sqnr_db": Kind("min", None, "dB"),
         "cosine": _LEAST,
         "top1_agreement": _LEAST,
+        "label_agreement": _LEAST,
         "noise_ratio": _RATIO,
         "hidden_overflow": _MOST,
         "sqnr_below_honest_db": Kind("max", None, "dB"),

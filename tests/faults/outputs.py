@@ -57,7 +57,7 @@ def _flat(module: nn.Module) -> nn.Module:
     return module
 
 
-_LABELS = r"labels? .*differ|label_agreement"
+_LABELS = r"labels are mixed up|label_agreement"
 _WHERE = ("segmenter ort fp32", "segmenter ort int8", "segmenter tflite int8")
 
 
@@ -68,7 +68,7 @@ def _lost(model: str, target: str) -> Fault:
         bench.build(bench.module(model), model, target, "int8", path)
 
     name = f"lost-{model}-{target}-int8"
-    return Fault("part of an output lost", name, model, target, "int8", plant, says="levels")
+    return Fault("part of an output lost", name, model, target, "int8", plant, says="of the levels")
 
 
 FAULTS = (
