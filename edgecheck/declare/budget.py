@@ -119,6 +119,10 @@ class Budget:
             if stated is not None:
                 yield item.name, stated if isinstance(stated, Mapping) else {DEFAULT: stated}
 
+    def statements(self) -> list[tuple[str, str]]:
+        """What is stated: the limit's name and the words that select cases, or "default"."""
+        return [(name, key) for name, stated in self._stated() for key in stated]
+
     def check_words(self, known: Iterable[str], where: str) -> None:
         """Check that every selecting word means something.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
+from edgecheck.names import PRECISIONS
 from edgecheck.units import format_bytes, format_time
 
 Bound = Literal["max", "min"]
@@ -20,57 +21,76 @@ class Kind:
         bound: whether the measured value may be at most or at least the limit.
         quantity: how `parse_quantity` reads it, or None for a plain number.
         unit: of the parsed value.
+        check: that measures it.
+        precisions: for which it has a meaning; for all where that is empty.
     """
 
     bound: Bound
     quantity: str | None
     unit: str
+    check: str
+    precisions: tuple[str, ...] = ()
 
 
-_TIME = Kind("max", "time", "ms")
-_BYTES = Kind("max", "bytes", "bytes")
-_LEAST = Kind("min", None, "")
-_MOST = Kind("max", None, "")
-_RATIO = Kind("max", None, "x")
+def _time(check: str = "latency") -> Kind:
+    return Kind("max", "time", "ms", check)
+
+
+def _size(check: str) -> Kind:
+    return Kind("max", "bytes", "bytes", check)
+
+
+def _least(check: str, *precisions: str) -> Kind:
+    return Kind("min", None, "", check, precisions)
+
+
+def _most(check: str, *precisions: str) -> Kind:
+    return Kind("max", None, "", check, precisions)
+
+
+_FLOAT = ("fp32", "fp16")
+_REDUCED = tuple(item for item in PRECISIONS if item != "fp32")
+# Of what was quantized before, or is simulated nowhere, there is no honest figure.
+_SIMULATED = tuple(item for item in _REDUCED if item not in ("fp16", "int8-qat"))
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "latency_mean": _TIME,
-        "latency_p50": _TIME,
-        "latency_p95": _TIME,
-        "latency_p99": _TIME,
-        "latency_max": _TIME,
-        "throughput": Kind("min", "rate", "/s"),
-        "load_time": _TIME,
-        "first_inference": _TIME,
-        "latency_vs_fp32": _RATIO,
-        "latency_vs_baseline": _RATIO,
-        "peak_memory": _BYTES,
-        "load_memory": _BYTES,
-        "steady_memory": _BYTES,
-        "memory_growth": Kind("max", "bytes", "bytes per inference"),
-        "size": _BYTES,
-        "size_gzip": _BYTES,
-        "download_size": _BYTES,
-        "download_size_gzip": _BYTES,
-        "weights": _BYTES,
-        "activation_memory": _BYTES,
-        "flash": _BYTES,
-        "quantized_weights": _LEAST,
-        "lint_findings": _MOST,
-        "undelegated_operators": _MOST,
-        "accuracy_drop": _MOST,
-        "accuracy_floor": _LEAST,
-        "max_abs_error": _MOST,
-        "max_relative_error": _MOST,
-        "sqnr_db": Kind("min", None, "dB"),
-        "cosine": _LEAST,
-        "top1_agreement": _LEAST,
-        "label_agreement": _LEAST,
-        "noise_ratio": _RATIO,
-        "hidden_overflow": _MOST,
-        "sqnr_below_honest_db": Kind("max", None, "dB"),
-        "kl_divergence": Kind("max", None, "nat"),
-        "saturation": _MOST,
+        "latency_mean": _time(),
+        "latency_p50": _time(),
+        "latency_p95": _time(),
+        "latency_p99": _time(),
+        "latency_max": _time(),
+        "throughput": Kind("min", "rate", "/s", "latency"),
+        "load_time": _time(),
+        "first_inference": _time(),
+        "latency_vs_fp32": Kind("max", None, "x", "latency", _REDUCED),
+        "latency_vs_baseline": Kind("max", None, "x", "latency"),
+        "peak_memory": _size("memory"),
+        "load_memory": _size("memory"),
+        "steady_memory": _size("memory"),
+        "memory_growth": Kind("max", "bytes", "bytes per inference", "memory"),
+        "size": _size("export"),
+        "size_gzip": _size("export"),
+        "download_size": _size("export"),
+        "download_size_gzip": _size("export"),
+        "weights": _size("export"),
+        "activation_memory": _size("export"),
+        "flash": _size("export"),
+        "quantized_weights": _least("export", *_REDUCED),
+        "lint_findings": _most("export"),
+        "undelegated_operators": _most("export"),
+        "accuracy_drop": _most("accuracy"),
+        "accuracy_floor": _least("accuracy"),
+        "max_abs_error": _most("parity"),
+        "max_relative_error": _most("parity"),
+        "sqnr_db": Kind("min", None, "dB", "parity"),
+        "cosine": _least("parity"),
+        "top1_agreement": _least("parity"),
+        "label_agreement": _least("parity"),
+        "noise_ratio": Kind("max", None, "x", "parity", _FLOAT),
+        "hidden_overflow": _most("parity", "fp16"),
+        "sqnr_below_honest_db": Kind("max", None, "dB", "parity", _SIMULATED),
+        "kl_divergence": Kind("max", None, "nat", "parity"),
+        "saturation": _most("parity"),
     }
 )
 

@@ -85,7 +85,11 @@ class Reporter:
             self._records,
             accept_missing=run.options.missing == "skip",
             errors=errors,
-            faults=[*self._vanished(run), *self._stale_waivers(run)],
+            faults=[
+                *run.unjudged(self._records),
+                *self._vanished(run),
+                *self._stale_waivers(run),
+            ],
         )
         if self._comparison is not None:
             gate = "closed" if self._gate.closed else "passed"

@@ -9,7 +9,7 @@ import fnmatch
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from edgecheck.declare.case import Case, Matrix, Selection, expand
 from edgecheck.declare.device_classes import DEVICE_CLASSES
 from edgecheck.declare.model import Model, artifact_key
 from edgecheck.errors import DeclarationError, EdgecheckError
+from edgecheck.judge.unjudged import Statement, unjudged
 from edgecheck.names import CHECKS, PRECISIONS, SCHEMA, resolve
 from edgecheck.plugin.options import Options
 from edgecheck.process import scratch
@@ -45,6 +46,7 @@ class Catalog:
         errors: what is wrong with the selection.
         expanded: number of candidates before pytest's own selection.
         known: keys of all cases before pytest's own selection, where there is a baseline.
+        stated: the limits of the models' budgets, as the fields of `Statement`.
         declared: the first parts of the records of all cases that the models could have on any
             target, where there are waivers.
     """
@@ -54,6 +56,7 @@ class Catalog:
     errors: list[str] = field(default_factory=list)
     expanded: int = 0
     known: list[str] = field(default_factory=list)
+    stated: list[dict[str, Any]] = field(default_factory=list)
     declared: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -151,7 +154,31 @@ class Run:
         self.catalog.absences += [
             (item.subject, item.what, item.reason) for item in matrix.absences
         ]
+        self._note_what_is_stated(name, suite, matrix)
         return matrix
+
+    def _note_what_is_stated(self, name: str, suite: type[Conformance], matrix: Matrix) -> None:
+        """Note the limits, and that a precision which was named can't be judged at all."""
+        if matrix.cases:
+            self.catalog.stated += [
+                asdict(Statement(name, limit, key, tuple(suite.model.outputs)))
+                for limit, key in suite.budget.statements()
+            ]
+        judged = {case.precision for case in matrix.cases}
+        for precision in self.selection.precisions or ():
+            reasons = [item.reason for item in matrix.absences if item.what == precision]
+            if reasons and precision not in judged:
+                self.catalog.errors.append(
+                    f"{precision} was named, and {name} can't be had in it: {reasons[0]}"
+                )
+
+    def unjudged(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What was stated and not judged, by the records of the run."""
+        absent = {(subject, what) for subject, what, _ in self.catalog.absences}
+        statements = [
+            Statement(**{**item, "outputs": tuple(item["outputs"])}) for item in self.catalog.stated
+        ]
+        return unjudged(statements, found, self.selection.checks, absent)
 
     def cases_for(self, suite: type[Conformance], check: str) -> list[Case]:
         """The cases of a class that get a check (or a test of the user's own)."""

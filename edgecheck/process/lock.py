@@ -48,7 +48,7 @@ class MachineLock:
     def __init__(self, path: Path, tell: Callable[[str], None] | None = None) -> None:
         self._work = _open(path)
         self._gate = _open(path.with_name(f"{path.name}.gate"))
-        self._path, self._tell = path, tell
+        self._path, self._tell, self._told = path, tell, ""
         self._depth = 0
 
     @contextlib.contextmanager
@@ -79,13 +79,20 @@ class MachineLock:
             yield
             return
         tell = self._tell
-        timer = threading.Timer(_PATIENCE_S, lambda: tell(self._waiting(why)))
+        timer = threading.Timer(_PATIENCE_S, self._tell_once, (tell, why))
         timer.daemon = True
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
+
+    def _tell_once(self, tell: Callable[[str], None], why: str) -> None:
+        """The same holder is not named again, however often it is waited for."""
+        text = self._waiting(why)
+        if text != self._told:
+            self._told = text
+            tell(text)
 
     def _waiting(self, why: str) -> str:
         found = sorted({*_holders(self._work), *_holders(self._gate)} - {os.getpid()})
