@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from edgecheck.capture.base import SimulationError, story
+from edgecheck.capture.half_sums import sums_inside
 from edgecheck.capture.palette import palettized
 from edgecheck.names import layer_of
 from edgecheck.runtime.torch import name_outputs
@@ -51,12 +53,18 @@ def simulator(
 
     Args:
         arithmetic: ``kind`` is ``"float64"``; ``"float16"`` (each operator computes in float32 and
-            rounds what it gives to half precision, IEEE 754 binary16); or ``"quantized"`` with
+            rounds what it gives to half precision, IEEE 754 binary16; with ``sums`` set to
+            ``"half"``, what depends on a sum inside an operator that half precision could not hold
+            is NaN); or ``"quantized"`` with
             ``weight_bits``, ``activation_bits`` and ``activations`` (``"none"``, ``"dynamic"`` or
             ``"static"``): symmetric weights per output channel, asymmetric activations per tensor.
             With ``palette``, weights are the nearest of the best values for the whole tensor.
             That function also takes ``keep``, names of layers that stay in float.
         calibration: calls that show the ranges of static activations.
+
+    Returns:
+        That function. In half precision it has `overflowing_sums`, a sentence on each operator
+        whose calls so far had sums inside that half precision could not hold.
 
     Raises:
         SimulationError: the module does not run so; the message says why. The function too.
@@ -79,7 +87,9 @@ def simulator(
     if kind == "float64":
         return guarded(_float64(module, outputs))
     if kind == "float16":
-        return guarded(_float16(module, outputs))
+        sums: dict[tuple[str, int], float] = {}
+        half = guarded(_float16(module, outputs, sums, poison=arithmetic.get("sums") == "half"))
+        return _HalfPrecision(half, sums)
     return guarded(_quantized(module, outputs, arithmetic, calibration))
 
 
@@ -94,11 +104,35 @@ def _float64(module: torch.nn.Module, outputs: Sequence[str]) -> Infer:
     return infer
 
 
-def _float16(module: torch.nn.Module, outputs: Sequence[str]) -> Infer:
+@dataclass(frozen=True)
+class _HalfPrecision:
+    """A simulation in half precision, and the largest sum by operator and number of terms."""
+
+    infer: Infer
+    sums: Mapping[tuple[str, int], float]
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self.infer(inputs)
+
+    @property
+    def overflowing_sums(self) -> list[str]:
+        return [
+            f"{operator} adds {terms} values to {largest:.3g}"
+            for (operator, terms), largest in self.sums.items()
+        ]
+
+
+def _float16(
+    module: torch.nn.Module,
+    outputs: Sequence[str],
+    sums: dict[tuple[str, int], float],
+    *,
+    poison: bool,
+) -> Infer:
     state = _state(module, _half)
 
     def infer(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with _Rounding():  # type: ignore[no-untyped-call]
+        with _Rounding(sums, poison=poison):
             returned = _call(module, state, inputs, _half)
         return name_outputs(returned, list(outputs))
 
@@ -216,7 +250,16 @@ class _Promoting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What each operator gives is rounded to half precision, in float32's storage."""
+    """What each operator gives is rounded to half precision, in float32's storage.
+
+    Args:
+        sums: takes the largest sum that half precision could not hold, by operator and terms.
+        poison: whether the results of such sums become NaN.
+    """
+
+    def __init__(self, sums: dict[tuple[str, int], float], *, poison: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._sums, self._poison = sums, poison
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -224,6 +267,7 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         returned = func(*args, **(kwargs or {}))
         several = isinstance(returned, tuple | list)
         items = list(returned) if several else [returned]
+        items[:1] = [self._added(func, args, kwargs or {}, items)] if items else []
         for position, declared in enumerate(func._schema.returns[: len(items)]):
             item = items[position]
             if not (isinstance(item, torch.Tensor) and item.is_floating_point()):
@@ -238,6 +282,16 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if several and type(returned) in (tuple, list)
             else (returned if several else items[0])
         )
+
+    def _added(self, func: Any, args: Any, kwargs: dict[str, Any], items: list[Any]) -> Any:
+        """An operator's first result, after a look at the sums inside."""
+        found = sums_inside(func, args, kwargs, items)
+        if found is None or not bool((overflowing := found.overflowing).any()):
+            return items[0]
+        key = func.overloadpacket.__name__.strip("_"), found.terms
+        largest = float(found.values[overflowing].max())
+        self._sums[key] = max(self._sums.get(key, 0.0), largest)
+        return items[0].masked_fill(overflowing, torch.nan) if self._poison else items[0]
 
 
 class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -45,6 +45,8 @@ class Baselines:
 
 
 NONE = Baselines()
+# Operators with overflowing sums that a warning names.
+_SUMS_SHOWN = 3
 
 
 def measure(
@@ -104,11 +106,26 @@ class _Compared:
 
         See `edgecheck.capture.client.Sources.simulate`.
         """
+        simulation = self._simulation(workbench, arithmetic, positions)
+        return dict(zip(positions, simulation["outputs"], strict=False)), simulation["reason"]
+
+    def overflowing_sums(
+        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
+    ) -> list[str]:
+        """What adds up inside an operator to more than half precision holds, as sentences."""
+        found: list[str] = self._simulation(workbench, arithmetic, positions).get(
+            "overflowing_sums", []
+        )
+        return found
+
+    def _simulation(
+        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
+    ) -> dict[str, Any]:
         named_source = workbench.reference_source(self.case, main=False)
         if named_source is None:
-            return {}, "the reference is a model file"
+            return {"outputs": [], "reason": "the reference is a model file"}
         name, source = named_source
-        simulation = workbench.sources.simulate(
+        return workbench.sources.simulate(
             name,
             source,
             self.case.model,
@@ -117,7 +134,6 @@ class _Compared:
             f"parity {list(positions)}",
             arithmetic,
         )
-        return dict(zip(positions, simulation["outputs"], strict=False)), simulation["reason"]
 
     @property
     def judged(self) -> list[int]:
@@ -168,16 +184,26 @@ def _float_noise(workbench: Workbench, compared: _Compared, limits: Limits) -> B
     exact, reason = compared.simulated(workbench, {"kind": "float64"}, everywhere)
     arithmetic = arithmetic_of(precision)
     own: dict[int, dict[str, str]] = {}
+    half_sums: dict[int, dict[str, str]] = {}
+    sums: list[str] = []
     if arithmetic and not reason:
         own, reason = compared.simulated(workbench, arithmetic, everywhere)
+        sums = compared.overflowing_sums(workbench, arithmetic, everywhere)
+    if arithmetic and sums and not reason:
+        half_sums, reason = compared.simulated(
+            workbench, {**arithmetic, "sums": "half"}, everywhere
+        )
     if reason:
         needs = ["noise_ratio", *(["hidden_overflow"] if arithmetic else [])]
         return _unmeasured(precision, reason, limits, needs)
     return _joined(
         {
-            name: _judge_noise(name, *_noise(compared, name, exact, own), limits[name])
+            name: _judge_noise(
+                name, *_noise(compared, name, exact, own, half_sums), limits[name], sums
+            )
             for name in compared.case.model.outputs
-        }
+        },
+        {"overflowing_sums": sums} if sums else {},
     )
 
 
@@ -186,12 +212,14 @@ def _noise(
     name: str,
     exact: Mapping[int, Mapping[str, str]],
     own: Mapping[int, Mapping[str, str]],
+    half_sums: Mapping[int, Mapping[str, str]],
 ) -> tuple[Noise, str]:
     """The noise of an output, and why it can't be measured on some feed, or "".
 
     Args:
         exact, own: outputs of the reference in float64 and in the candidate's arithmetic, by
             position of the feed; `own` is empty if that arithmetic is the reference's.
+        half_sums: `own` with NaN where a sum overflowed; empty if none did.
     """
     noise, reason = Noise(compared.case.precision), ""
     rest = []
@@ -206,7 +234,8 @@ def _noise(
         if truth.shape != middle.shape or truth.shape != candidate[slice(count)].shape:
             reason = f"in float64 its shape is {truth.shape}"
             continue
-        noise.add(candidate[slice(count)], middle, truth)
+        added = _load(half_sums[index][name]) if half_sums else None
+        noise.add(candidate[slice(count)], middle, truth, added)
         if count is not None:
             rest.append((candidate[count:], expected[count:]))
     for candidate, expected in rest:
@@ -215,20 +244,31 @@ def _noise(
 
 
 def _judge_noise(
-    name: str, noise: Noise, reason: str, limits: Mapping[str, Limit]
+    name: str, noise: Noise, reason: str, limits: Mapping[str, Limit], sums: Sequence[str]
 ) -> _OutputResult:
-    """The metrics of an output's noise, or why they can't be measured."""
+    """The metrics of an output's noise, or why they can't be measured.
+
+    Args:
+        sums: what adds up inside operators to more than half precision holds.
+    """
     if not noise.exact.values and not noise.overflowed:
         return _OutputResult(unmeasured=reason)  # integers, or nothing that fits
     metrics: dict[str, float] = {}
     warnings: list[str] = []
     if noise.precision == "fp16":
-        metrics["hidden_overflow"] = noise.overflowed
+        metrics["hidden_overflow"] = noise.overflowed + noise.overflowed_sums
     if noise.overflowed and "hidden_overflow" not in limits:
         warnings.append(
             f"output {name!r}: {noise.overflowed} values overflow half precision (65504) where "
             "each operator rounds to it, and are finite here: this runtime hides it by "
             "computing in float32, a device with real half precision will not"
+        )
+    if noise.overflowed_sums and "hidden_overflow" not in limits:
+        warnings.append(
+            f"output {name!r}: {noise.overflowed_sums} values depend on a sum inside an operator "
+            f"that half precision (65504) can't hold ({'; '.join(sums[:_SUMS_SHOWN])}): this "
+            "runtime adds in float32, a device that adds in half precision loses them; scale the "
+            "values down before they are added, or keep that operator in float32"
         )
     reason = reason or noise.reason
     if not reason:

@@ -112,6 +112,8 @@ class Noise:
             largest value there.
         overflowed: values that are infinite or NaN in the reference's half precision, though not
             in float64 and not in the candidate.
+        overflowed_sums: further values that depend on a sum inside an operator which half
+            precision could not hold.
     """
 
     precision: str
@@ -120,15 +122,24 @@ class Noise:
     candidate: Spread = field(default_factory=Spread)
     rest: float = 0.0
     overflowed: int = 0
+    overflowed_sums: int = 0
 
-    def add(self, candidate: Array, own: Array, exact: Array) -> None:
-        """Account for the same samples of candidate, own arithmetic and float64, finite or not."""
+    def add(
+        self, candidate: Array, own: Array, exact: Array, half_sums: Array | None = None
+    ) -> None:
+        """Account for the same samples of candidate, own arithmetic and float64, finite or not.
+
+        Args:
+            half_sums: `own` with NaN where half precision could not hold a sum; None for no such.
+        """
         left, middle, right = (
             item.astype(np.float64, copy=False).ravel() for item in (candidate, own, exact)
         )
         told = np.isfinite(left) & np.isfinite(right)
         self.overflowed += int((told & ~np.isfinite(middle)).sum())
         told &= np.isfinite(middle)
+        if half_sums is not None:
+            self.overflowed_sums += int((told & ~np.isfinite(half_sums.ravel())).sum())
         left, middle, right = left[told], middle[told], right[told]
         self.exact.add(right)
         self.own.add(middle - right)
