@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from edgecheck.capture.base import SimulationError, story
-from edgecheck.capture.half_sums import sums_inside
+from edgecheck.capture.half_precision import HalfPrecision, Rounding, half
 from edgecheck.capture.palette import palettized
 from edgecheck.names import layer_of
 from edgecheck.runtime.torch import name_outputs
@@ -88,8 +87,8 @@ def simulator(
         return guarded(_float64(module, outputs))
     if kind == "float16":
         sums: dict[tuple[str, int], float] = {}
-        half = guarded(_float16(module, outputs, sums, poison=arithmetic.get("sums") == "half"))
-        return _HalfPrecision(half, sums)
+        call = guarded(_float16(module, outputs, sums, poison=arithmetic.get("sums") == "half"))
+        return HalfPrecision(call, sums)
     return guarded(_quantized(module, outputs, arithmetic, calibration))
 
 
@@ -104,24 +103,6 @@ def _float64(module: torch.nn.Module, outputs: Sequence[str]) -> Infer:
     return infer
 
 
-@dataclass(frozen=True)
-class _HalfPrecision:
-    """A simulation in half precision, and the largest sum by operator and number of terms."""
-
-    infer: Infer
-    sums: Mapping[tuple[str, int], float]
-
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self.infer(inputs)
-
-    @property
-    def overflowing_sums(self) -> list[str]:
-        return [
-            f"{operator} adds {terms} values to {largest:.3g}"
-            for (operator, terms), largest in self.sums.items()
-        ]
-
-
 def _float16(
     module: torch.nn.Module,
     outputs: Sequence[str],
@@ -129,11 +110,11 @@ def _float16(
     *,
     poison: bool,
 ) -> Infer:
-    state = _state(module, _half)
+    state = _state(module, half)
 
     def infer(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with _Rounding(sums, poison=poison):
-            returned = _call(module, state, inputs, _half)
+        with Rounding(sums, poison=poison):
+            returned = _call(module, state, inputs, half)
         return name_outputs(returned, list(outputs))
 
     return infer
@@ -247,51 +228,6 @@ class _Promoting(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return value
 
         return func(*tree_map(promote, args), **tree_map(promote, kwargs or {}))
-
-
-class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What each operator gives is rounded to half precision, in float32's storage.
-
-    Args:
-        sums: takes the largest sum that half precision could not hold, by operator and terms.
-        poison: whether the results of such sums become NaN.
-    """
-
-    def __init__(self, sums: dict[tuple[str, int], float], *, poison: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._sums, self._poison = sums, poison
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        returned = func(*args, **(kwargs or {}))
-        several = isinstance(returned, tuple | list)
-        items = list(returned) if several else [returned]
-        items[:1] = [self._added(func, args, kwargs or {}, items)] if items else []
-        for position, declared in enumerate(func._schema.returns[: len(items)]):
-            item = items[position]
-            if not (isinstance(item, torch.Tensor) and item.is_floating_point()):
-                continue
-            if declared.alias_info is None:
-                items[position] = _half(item)
-            elif declared.alias_info.is_write:
-                item.copy_(_half(item))
-            # Else a view, of what is rounded already.
-        return (
-            type(returned)(items)
-            if several and type(returned) in (tuple, list)
-            else (returned if several else items[0])
-        )
-
-    def _added(self, func: Any, args: Any, kwargs: dict[str, Any], items: list[Any]) -> Any:
-        """An operator's first result, after a look at the sums inside."""
-        found = sums_inside(func, args, kwargs, items)
-        if found is None or not bool((overflowing := found.overflowing).any()):
-            return items[0]
-        key = func.overloadpacket.__name__.strip("_"), found.terms
-        largest = float(found.values[overflowing].max())
-        self._sums[key] = max(self._sums.get(key, 0.0), largest)
-        return items[0].masked_fill(overflowing, torch.nan) if self._poison else items[0]
 
 
 class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -417,11 +353,6 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         zero = round(-low / step)
         found: torch.Tensor = ((tensor / step).round() + zero).clamp(0, levels).sub(zero) * step
         return found
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    rounded: torch.Tensor = tensor.half().to(tensor.dtype)
-    return rounded
 
 
 def _written(func: Any, args: Any) -> list[Any]:

@@ -18,7 +18,13 @@ from edgecheck.checks import reference_vacuity
 from edgecheck.declare.budget import Limit
 from edgecheck.judge import vacuity
 from edgecheck.judge.agreement import Agreement, divergences, stopped
-from edgecheck.judge.noise import HONEST_MARGIN_DB, Noise, arithmetic_of, rows_needed
+from edgecheck.judge.noise import (
+    HONEST_MARGIN_DB,
+    Noise,
+    arithmetic_of,
+    overflow_warnings,
+    rows_needed,
+)
 
 if TYPE_CHECKING:
     from edgecheck.declare.case import Case
@@ -45,8 +51,6 @@ class Baselines:
 
 
 NONE = Baselines()
-# Operators with overflowing sums that a warning names.
-_SUMS_SHOWN = 3
 
 
 def measure(
@@ -246,33 +250,18 @@ def _noise(
 def _judge_noise(
     name: str, noise: Noise, reason: str, limits: Mapping[str, Limit], sums: Sequence[str]
 ) -> _OutputResult:
-    """The metrics of an output's noise, or why they can't be measured.
-
-    Args:
-        sums: what adds up inside operators to more than half precision holds.
-    """
+    """The metrics of an output's noise, or why they can't be measured; `sums` for its warnings."""
     if not noise.exact.values and not noise.overflowed:
         return _OutputResult(unmeasured=reason)  # integers, or nothing that fits
     metrics: dict[str, float] = {}
-    warnings: list[str] = []
+    warnings: tuple[str, ...] = ()
     if noise.precision == "fp16":
         metrics["hidden_overflow"] = noise.overflowed + noise.overflowed_sums
-    if noise.overflowed and "hidden_overflow" not in limits:
-        warnings.append(
-            f"output {name!r}: {noise.overflowed} values overflow half precision (65504) where "
-            "each operator rounds to it, and are finite here: this runtime hides it by "
-            "computing in float32, a device with real half precision will not"
-        )
-    if noise.overflowed_sums and "hidden_overflow" not in limits:
-        warnings.append(
-            f"output {name!r}: {noise.overflowed_sums} values depend on a sum inside an operator "
-            f"that half precision (65504) can't hold ({'; '.join(sums[:_SUMS_SHOWN])}): this "
-            "runtime adds in float32, a device that adds in half precision loses them; scale the "
-            "values down before they are added, or keep that operator in float32"
-        )
+    if "hidden_overflow" not in limits:
+        warnings = tuple(overflow_warnings(name, noise, sums))
     reason = reason or noise.reason
     if not reason:
-        return _OutputResult({**metrics, **noise.metrics()}, warnings=tuple(warnings))
+        return _OutputResult({**metrics, **noise.metrics()}, warnings=warnings)
     missing = _unmeasured(
         noise.precision, f"output {name!r}: {reason}", {name: limits}, ["noise_ratio"]
     )

@@ -1,4 +1,4 @@
-"""Where Core ML's runtime is known, or reported, to compute other than PyTorch or its documentation.
+"""Where Core ML's runtime is known, or reported, to differ from PyTorch or its documentation.
 
 Each entry has its source. What the runtime gives is known for some: the reference executor computes
 that. For others it is not: the executor refuses, or computes what is documented and the inspection

@@ -51,8 +51,8 @@ def _avg_pool(call: Call) -> torch.Tensor:
     kernel, strides, amounts, beyond = _windows(call)
     pool, x = _AVERAGE[len(kernel)], call.tensor("x")
     mean = pool(padded(padded(x, amounts), beyond), kernel, strides)
-    # What ceil_mode adds is padding to Core ML, and counts unless excluded; in PyTorch it never does
-    # (see `edgecheck.mil.deviations`).
+    # What ceil_mode adds is padding to Core ML, and counts unless excluded; in PyTorch it never
+    # does (see `edgecheck.mil.deviations`).
     if not call.flag("exclude_padding_from_average", False) or not any(
         before or after for before, after in (*amounts, *beyond)
     ):
