@@ -62,6 +62,7 @@ def inspect(package: Path) -> Inspection:
         quantized_operators=dict(sorted(_quantized(function.block).items())),
         weight_elements=dict(sorted(elements.items())),
         weight_bytes=dict(sorted(sizes.items())),
+        half_operators=sum("fp16" in _dtypes(item) for item in compute),
         layers=_layers(function.block),
     )
 
