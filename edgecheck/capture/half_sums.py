@@ -88,7 +88,7 @@ def _norm(given: _Given, results: _Results) -> Sums | None:
     if not 1.0 < float(order) < math.inf:
         return None  # of order 1 the sum is the result
     norm = results[0]
-    x = given.get("self", given.get("x1"))
+    x = given["x1"] if "x1" in given else given["self"]
     terms = x.shape[-1] if "x1" in given else x.numel() // norm.numel()
     return Sums(norm.pow(float(order)), terms)
 
@@ -103,7 +103,7 @@ def _statistics(
 
 def _layer_norm(given: _Given, results: _Results) -> Sums:
     terms = math.prod(given["normalized_shape"])
-    return _statistics(*results[1:3], given["eps"], terms, results[1].shape)
+    return _statistics(results[1], results[2], given["eps"], terms, results[1].shape)
 
 
 def _group_norm(given: _Given, results: _Results) -> Sums:
@@ -118,7 +118,8 @@ def _batch_norm(given: _Given, results: _Results) -> Sums | None:
         return None  # statistics are constants
     channels = results[0].shape[1]
     shape = (1, channels, *[1] * (results[0].ndim - 2))
-    return _statistics(*results[1:3], given["eps"], results[0].numel() // channels, shape)
+    terms = results[0].numel() // channels
+    return _statistics(results[1], results[2], given["eps"], terms, shape)
 
 
 def _average_pool(function: Callable[..., torch.Tensor]) -> Callable[[_Given, _Results], Sums]:

@@ -183,7 +183,8 @@ def _check_precision(precision: str, contents: Mapping[str, Any]) -> _Result:
     if contents["format"]:  # nothing is known of a file that can't be read
         failures, share = judge_precision(precision, contents)
     layer_failures, warnings = judge_layers(precision, contents.get("layers"))
-    if contents["format"] and share is None and precision in _STORED_AS and not failures:
+    told = precision in STATIC or bool(contents.get("half_operators"))
+    if contents["format"] and share is None and precision in _STORED_AS and not (failures or told):
         warnings = [*warnings, f"the file has no weights, so none of them is {precision}"]
     return _Result(
         failures=failures or layer_failures,

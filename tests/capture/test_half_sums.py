@@ -23,7 +23,7 @@ class Watching(TorchDispatchMode):
     """Keeps the sums inside each call."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.sums: list[Sums] = []
 
     def __torch_dispatch__(

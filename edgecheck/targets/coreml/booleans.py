@@ -15,7 +15,7 @@ def boolean_names(function: Function) -> frozenset[str]:
     operations = list(function.block.walk())
     types = {item.name: item.type for operation in operations for item in operation.outputs}
     uses: dict[str, list[bool]] = {}
-    made = set()
+    made: set[str] = set()
     for operation in operations:
         casts = operation.operator == "cast"
         for name in operation.used():
