@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from edgecheck.capture.base import SimulationError, story
+from edgecheck.capture.half_precision import HalfPrecision, Rounding, half
 from edgecheck.capture.palette import palettized
 from edgecheck.names import layer_of
 from edgecheck.runtime.torch import name_outputs
@@ -51,12 +52,18 @@ def simulator(
 
     Args:
         arithmetic: ``kind`` is ``"float64"``; ``"float16"`` (each operator computes in float32 and
-            rounds what it gives to half precision, IEEE 754 binary16); or ``"quantized"`` with
+            rounds what it gives to half precision, IEEE 754 binary16; with ``sums`` set to
+            ``"half"``, what depends on a sum inside an operator that half precision could not hold
+            is NaN); or ``"quantized"`` with
             ``weight_bits``, ``activation_bits`` and ``activations`` (``"none"``, ``"dynamic"`` or
             ``"static"``): symmetric weights per output channel, asymmetric activations per tensor.
             With ``palette``, weights are the nearest of the best values for the whole tensor.
             That function also takes ``keep``, names of layers that stay in float.
         calibration: calls that show the ranges of static activations.
+
+    Returns:
+        That function. In half precision it has `overflowing_sums`, a sentence on each operator
+        whose calls so far had sums inside that half precision could not hold.
 
     Raises:
         SimulationError: the module does not run so; the message says why. The function too.
@@ -79,7 +86,9 @@ def simulator(
     if kind == "float64":
         return guarded(_float64(module, outputs))
     if kind == "float16":
-        return guarded(_float16(module, outputs))
+        sums: dict[tuple[str, int], float] = {}
+        call = guarded(_float16(module, outputs, sums, poison=arithmetic.get("sums") == "half"))
+        return HalfPrecision(call, sums)
     return guarded(_quantized(module, outputs, arithmetic, calibration))
 
 
@@ -94,12 +103,18 @@ def _float64(module: torch.nn.Module, outputs: Sequence[str]) -> Infer:
     return infer
 
 
-def _float16(module: torch.nn.Module, outputs: Sequence[str]) -> Infer:
-    state = _state(module, _half)
+def _float16(
+    module: torch.nn.Module,
+    outputs: Sequence[str],
+    sums: dict[tuple[str, int], float],
+    *,
+    poison: bool,
+) -> Infer:
+    state = _state(module, half)
 
     def infer(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with _Rounding():  # type: ignore[no-untyped-call]
-            returned = _call(module, state, inputs, _half)
+        with Rounding(sums, poison=poison):
+            returned = _call(module, state, inputs, half)
         return name_outputs(returned, list(outputs))
 
     return infer
@@ -213,31 +228,6 @@ class _Promoting(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return value
 
         return func(*tree_map(promote, args), **tree_map(promote, kwargs or {}))
-
-
-class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What each operator gives is rounded to half precision, in float32's storage."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        returned = func(*args, **(kwargs or {}))
-        several = isinstance(returned, tuple | list)
-        items = list(returned) if several else [returned]
-        for position, declared in enumerate(func._schema.returns[: len(items)]):
-            item = items[position]
-            if not (isinstance(item, torch.Tensor) and item.is_floating_point()):
-                continue
-            if declared.alias_info is None:
-                items[position] = _half(item)
-            elif declared.alias_info.is_write:
-                item.copy_(_half(item))
-            # Else a view, of what is rounded already.
-        return (
-            type(returned)(items)
-            if several and type(returned) in (tuple, list)
-            else (returned if several else items[0])
-        )
 
 
 class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -363,11 +353,6 @@ class _Quantizing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         zero = round(-low / step)
         found: torch.Tensor = ((tensor / step).round() + zero).clamp(0, levels).sub(zero) * step
         return found
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    rounded: torch.Tensor = tensor.half().to(tensor.dtype)
-    return rounded
 
 
 def _written(func: Any, args: Any) -> list[Any]:

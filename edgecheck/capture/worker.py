@@ -98,13 +98,15 @@ class SourceService(Runner):
         """Run feeds (see `run`) in other arithmetic (see `edgecheck.capture.arithmetic.simulator`).
 
         Returns ``outputs`` (.npy paths by name for each feed) and ``reason``, why there are none,
-        or "".
+        or "". Of half precision also ``overflowing_sums``, a sentence for each operator.
         """
         assert self._current is not None
         samples = [_loaded_arrays(call) for call in calibration]
         try:
             self._infer_with = self._current.simulator(arithmetic, samples)
-            return {"outputs": self.run(feeds), "reason": ""}
+            outputs = self.run(feeds)
+            sums = getattr(self._infer_with, "overflowing_sums", [])
+            return {"outputs": outputs, "reason": "", "overflowing_sums": sums}
         except SimulationError as error:
             return {"outputs": [], "reason": str(error)}
         finally:

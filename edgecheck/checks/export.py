@@ -183,6 +183,9 @@ def _check_precision(precision: str, contents: Mapping[str, Any]) -> _Result:
     if contents["format"]:  # nothing is known of a file that can't be read
         failures, share = judge_precision(precision, contents)
     layer_failures, warnings = judge_layers(precision, contents.get("layers"))
+    told = precision in STATIC or bool(contents.get("half_operators"))
+    if contents["format"] and share is None and precision in _STORED_AS and not (failures or told):
+        warnings = [*warnings, f"the file has no weights, so none of them is {precision}"]
     return _Result(
         failures=failures or layer_failures,
         warnings=warnings,
@@ -277,7 +280,7 @@ def _activation_memory(case: Case, contents: Mapping[str, Any]) -> Mapping[str, 
 def judge_precision(precision: str, contents: Mapping[str, Any]) -> tuple[list[str], float | None]:
     """Whether the file holds the requested precision at all, and the share of weights that do.
 
-    The share, from 0 to 1, is None if the precision stores weights as they are.
+    The share, from 0 to 1, is None if the precision stores weights as they are, or there are none.
     """
     elements = contents["weight_elements"]
     if precision not in _STORED_AS:
@@ -291,14 +294,32 @@ def judge_precision(precision: str, contents: Mapping[str, Any]) -> tuple[list[s
             ], None
         return [], None
     total = sum(elements.values())
+    if not total:
+        return _judge_without_weights(precision, contents), None
     stored = sum(elements.get(kind, 0) for kind in _STORED_AS[precision])
-    share = stored / total if total else 0.0
+    share = stored / total
     if stored == 0:
-        listed = ", ".join(f"{count} {kind}" for kind, count in elements.items()) or "none"
+        listed = ", ".join(f"{count} {kind}" for kind, count in elements.items())
         return [f"nothing in the file is {precision}: its weights are {listed}"], share
     if precision != "fp16" and not contents["quantized_operators"]:
         return [f"no operator of the file works on its {precision} weights"], share
     return [], share
+
+
+def _judge_without_weights(precision: str, contents: Mapping[str, Any]) -> list[str]:
+    """Whether a file without weights has the precision: by what its operators compute in.
+
+    Precisions that are about weights alone ask nothing of it, nor does fp16 where only weights are
+    stored in it.
+    """
+    if precision == "fp16" and contents.get("half_operators") == 0:
+        return ["nothing in the file is fp16: it has no weights, and no operator computes in it"]
+    if precision in STATIC and not contents["quantized_operators"]:
+        return [
+            f"nothing in the file is {precision}: it has no weights, and no operator computes on "
+            "integers: leave the precision out for this model"
+        ]
+    return []
 
 
 def judge_layers(

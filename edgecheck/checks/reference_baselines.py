@@ -18,7 +18,13 @@ from edgecheck.checks import reference_vacuity
 from edgecheck.declare.budget import Limit
 from edgecheck.judge import vacuity
 from edgecheck.judge.agreement import Agreement, divergences, stopped
-from edgecheck.judge.noise import HONEST_MARGIN_DB, Noise, arithmetic_of, rows_needed
+from edgecheck.judge.noise import (
+    HONEST_MARGIN_DB,
+    Noise,
+    arithmetic_of,
+    overflow_warnings,
+    rows_needed,
+)
 
 if TYPE_CHECKING:
     from edgecheck.declare.case import Case
@@ -104,11 +110,26 @@ class _Compared:
 
         See `edgecheck.capture.client.Sources.simulate`.
         """
+        simulation = self._simulation(workbench, arithmetic, positions)
+        return dict(zip(positions, simulation["outputs"], strict=False)), simulation["reason"]
+
+    def overflowing_sums(
+        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
+    ) -> list[str]:
+        """What adds up inside an operator to more than half precision holds, as sentences."""
+        found: list[str] = self._simulation(workbench, arithmetic, positions).get(
+            "overflowing_sums", []
+        )
+        return found
+
+    def _simulation(
+        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
+    ) -> dict[str, Any]:
         named_source = workbench.reference_source(self.case, main=False)
         if named_source is None:
-            return {}, "the reference is a model file"
+            return {"outputs": [], "reason": "the reference is a model file"}
         name, source = named_source
-        simulation = workbench.sources.simulate(
+        return workbench.sources.simulate(
             name,
             source,
             self.case.model,
@@ -117,7 +138,6 @@ class _Compared:
             f"parity {list(positions)}",
             arithmetic,
         )
-        return dict(zip(positions, simulation["outputs"], strict=False)), simulation["reason"]
 
     @property
     def judged(self) -> list[int]:
@@ -168,16 +188,26 @@ def _float_noise(workbench: Workbench, compared: _Compared, limits: Limits) -> B
     exact, reason = compared.simulated(workbench, {"kind": "float64"}, everywhere)
     arithmetic = arithmetic_of(precision)
     own: dict[int, dict[str, str]] = {}
+    half_sums: dict[int, dict[str, str]] = {}
+    sums: list[str] = []
     if arithmetic and not reason:
         own, reason = compared.simulated(workbench, arithmetic, everywhere)
+        sums = compared.overflowing_sums(workbench, arithmetic, everywhere)
+    if arithmetic and sums and not reason:
+        half_sums, reason = compared.simulated(
+            workbench, {**arithmetic, "sums": "half"}, everywhere
+        )
     if reason:
         needs = ["noise_ratio", *(["hidden_overflow"] if arithmetic else [])]
         return _unmeasured(precision, reason, limits, needs)
     return _joined(
         {
-            name: _judge_noise(name, *_noise(compared, name, exact, own), limits[name])
+            name: _judge_noise(
+                name, *_noise(compared, name, exact, own, half_sums), limits[name], sums
+            )
             for name in compared.case.model.outputs
-        }
+        },
+        {"overflowing_sums": sums} if sums else {},
     )
 
 
@@ -186,12 +216,14 @@ def _noise(
     name: str,
     exact: Mapping[int, Mapping[str, str]],
     own: Mapping[int, Mapping[str, str]],
+    half_sums: Mapping[int, Mapping[str, str]],
 ) -> tuple[Noise, str]:
     """The noise of an output, and why it can't be measured on some feed, or "".
 
     Args:
         exact, own: outputs of the reference in float64 and in the candidate's arithmetic, by
             position of the feed; `own` is empty if that arithmetic is the reference's.
+        half_sums: `own` with NaN where a sum overflowed; empty if none did.
     """
     noise, reason = Noise(compared.case.precision), ""
     rest = []
@@ -206,7 +238,8 @@ def _noise(
         if truth.shape != middle.shape or truth.shape != candidate[slice(count)].shape:
             reason = f"in float64 its shape is {truth.shape}"
             continue
-        noise.add(candidate[slice(count)], middle, truth)
+        added = _load(half_sums[index][name]) if half_sums else None
+        noise.add(candidate[slice(count)], middle, truth, added)
         if count is not None:
             rest.append((candidate[count:], expected[count:]))
     for candidate, expected in rest:
@@ -215,24 +248,20 @@ def _noise(
 
 
 def _judge_noise(
-    name: str, noise: Noise, reason: str, limits: Mapping[str, Limit]
+    name: str, noise: Noise, reason: str, limits: Mapping[str, Limit], sums: Sequence[str]
 ) -> _OutputResult:
-    """The metrics of an output's noise, or why they can't be measured."""
+    """The metrics of an output's noise, or why they can't be measured; `sums` for its warnings."""
     if not noise.exact.values and not noise.overflowed:
         return _OutputResult(unmeasured=reason)  # integers, or nothing that fits
     metrics: dict[str, float] = {}
-    warnings: list[str] = []
+    warnings: tuple[str, ...] = ()
     if noise.precision == "fp16":
-        metrics["hidden_overflow"] = noise.overflowed
-    if noise.overflowed and "hidden_overflow" not in limits:
-        warnings.append(
-            f"output {name!r}: {noise.overflowed} values overflow half precision (65504) where "
-            "each operator rounds to it, and are finite here: this runtime hides it by "
-            "computing in float32, a device with real half precision will not"
-        )
+        metrics["hidden_overflow"] = noise.overflowed + noise.overflowed_sums
+    if "hidden_overflow" not in limits:
+        warnings = tuple(overflow_warnings(name, noise, sums))
     reason = reason or noise.reason
     if not reason:
-        return _OutputResult({**metrics, **noise.metrics()}, warnings=tuple(warnings))
+        return _OutputResult({**metrics, **noise.metrics()}, warnings=warnings)
     missing = _unmeasured(
         noise.precision, f"output {name!r}: {reason}", {name: limits}, ["noise_ratio"]
     )

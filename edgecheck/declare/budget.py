@@ -62,7 +62,7 @@ class Budget:
         noise_ratio: of float precisions: how many times the reference's own rounding noise the
             error may be; see `edgecheck.judge.noise`.
         hidden_overflow: of fp16: values that overflow in true half precision while the candidate's
-            are finite.
+            are finite, or that depend on a sum inside an operator (a mean, a norm) which does.
         sqnr_below_honest_db: of quantized precisions: how far the SQNR may be below that of a
             simulated quantization of the reference.
 

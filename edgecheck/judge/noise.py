@@ -8,7 +8,7 @@ a small multiple of it away. Pure; not for running references: see `edgecheck.ca
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -34,6 +34,8 @@ HONEST_MARGIN_DB = 12.0
 # Values of each output that noise is estimated from, and samples of each feed at least: cost is
 # bounded by them, since float64 is slow.
 _VALUES, _ROWS = 64, 2
+# Operators with overflowing sums that a warning names.
+_SUMS_SHOWN = 3
 # Simulated quantization runs in float32, so that more are affordable.
 _QUANTIZED_VALUES = 256
 
@@ -112,6 +114,8 @@ class Noise:
             largest value there.
         overflowed: values that are infinite or NaN in the reference's half precision, though not
             in float64 and not in the candidate.
+        overflowed_sums: further values that depend on a sum inside an operator which half
+            precision could not hold.
     """
 
     precision: str
@@ -120,15 +124,24 @@ class Noise:
     candidate: Spread = field(default_factory=Spread)
     rest: float = 0.0
     overflowed: int = 0
+    overflowed_sums: int = 0
 
-    def add(self, candidate: Array, own: Array, exact: Array) -> None:
-        """Account for the same samples of candidate, own arithmetic and float64, finite or not."""
+    def add(
+        self, candidate: Array, own: Array, exact: Array, half_sums: Array | None = None
+    ) -> None:
+        """Account for the same samples of candidate, own arithmetic and float64, finite or not.
+
+        Args:
+            half_sums: `own` with NaN where half precision could not hold a sum; None for no such.
+        """
         left, middle, right = (
             item.astype(np.float64, copy=False).ravel() for item in (candidate, own, exact)
         )
         told = np.isfinite(left) & np.isfinite(right)
         self.overflowed += int((told & ~np.isfinite(middle)).sum())
         told &= np.isfinite(middle)
+        if half_sums is not None:
+            self.overflowed_sums += int((told & ~np.isfinite(half_sums.ravel())).sum())
         left, middle, right = left[told], middle[told], right[told]
         self.exact.add(right)
         self.own.add(middle - right)
@@ -173,6 +186,27 @@ class Noise:
             "noise_max": self.own.largest,
             "noise_values": self.own.values,
         }
+
+
+def overflow_warnings(name: str, noise: Noise, sums: Sequence[str]) -> Iterator[str]:
+    """What half precision could not hold of an output, in words.
+
+    Args:
+        sums: of the operators whose sums it could not hold, a sentence each.
+    """
+    if noise.overflowed:
+        yield (
+            f"output {name!r}: {noise.overflowed} values overflow half precision (65504) where "
+            "each operator rounds to it, and are finite here: this runtime hides it by "
+            "computing in float32, a device with real half precision will not"
+        )
+    if noise.overflowed_sums:
+        yield (
+            f"output {name!r}: {noise.overflowed_sums} values depend on a sum inside an operator "
+            f"that half precision (65504) can't hold ({'; '.join(sums[:_SUMS_SHOWN])}): this "
+            "runtime adds in float32, a device that adds in half precision loses them; scale the "
+            "values down before they are added, or keep that operator in float32"
+        )
 
 
 def luck_factor(values: int) -> float:

@@ -230,6 +230,7 @@ class Inspection:
         format: versions, by name; empty if the file can't be read.
         operators, quantized_operators: count by type.
         weight_elements, weight_bytes: count by storage type (float32, float16, int8, int4 ...).
+        half_operators: how many give results in half precision; None if that is not known.
         layers: names of those with constant weights, by whether they are computed in ``integer`` or
             ``float`` (those whose activations are quantized at run time are float ones); None if
             that is not known.
@@ -248,6 +249,7 @@ class Inspection:
     quantized_operators: Mapping[str, int] = field(default_factory=dict)
     weight_elements: Mapping[str, int] = field(default_factory=dict)
     weight_bytes: Mapping[str, int] = field(default_factory=dict)
+    half_operators: int | None = None
     layers: Mapping[str, list[str]] | None = None
     activation_memory: Mapping[str, Any] | None = None
     external_files: tuple[str, ...] = ()

@@ -52,12 +52,17 @@ def test_a_file_with_float_weights_only_is_not_what_it_says(precision: str) -> N
 
 @pytest.mark.parametrize("precision", STORED_AS)
 @pytest.mark.parametrize("elements", [{}, {"float32": 0}])
-def test_a_file_without_weights_is_not_what_it_says(
-    precision: str, elements: dict[str, Any]
+@pytest.mark.parametrize(("quantized", "half"), [(0, 0), (0, None), (3, 0), (0, 3)])
+def test_a_file_without_weights_is_judged_by_what_it_computes_in(
+    precision: str, elements: dict[str, Any], quantized: int, half: int | None
 ) -> None:
-    failures, share = judge_precision(precision, contents(elements, {"Conv": 3}))
-    assert len(failures) == 1
-    assert share == 0.0
+    held = {**contents(elements, {"Mul": quantized} if quantized else {}), "half_operators": half}
+    failures, share = judge_precision(precision, held)
+    assert share is None
+    asked = {"fp16": half != 0, "int8": quantized, "int8-qat": quantized, "int16x8": quantized}
+    assert len(failures) == (not asked.get(precision, True))
+    if failures:
+        assert failures[0].startswith(f"nothing in the file is {precision}: it has no weights")
 
 
 @law

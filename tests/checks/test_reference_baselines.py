@@ -94,6 +94,23 @@ class TestSquaredStrict(Conformance):
     budget = Budget(hidden_overflow=0)
 
 
+class Wide(Tiny):
+    # Each row adds 8192 values from 20 to 60: their mean is small, their sum is not.
+
+    def forward(self, x):
+        wide = x.unsqueeze(2).expand(-1, -1, 512) * 40 + 20
+        return super().forward(x + wide.mean((1, 2)).unsqueeze(1) / 50)
+
+
+class TestWide(Conformance):
+    model = model(lambda: Wide().eval(), targets={"ort": ["fp16"]})
+
+
+class TestWideStrict(Conformance):
+    model = model(lambda: Wide().eval(), targets={"ort": ["fp16"]})
+    budget = Budget(hidden_overflow=0)
+
+
 class TestTwoInputs(Conformance):
     model = Model(
         lambda: TwoInputs().eval(), inputs=[X, Input("mask", ("batch", 4))], outputs=["logits"],
@@ -191,6 +208,17 @@ def test_hidden_overflow_warns_or_fails_by_limit(cases: dict[str, Any]) -> None:
     warned, failed = cases["squared/fp16"], cases["squared_strict/fp16"]
     assert "overflow half precision (65504)" in " ".join(warned["warnings"])
     assert output(warned)["hidden_overflow"] > 0
+    assert failed["reason"].startswith("hidden_overflow[logits]")
+
+
+def test_a_sum_inside_an_operator_that_overflows_is_hidden_overflow(cases: dict[str, Any]) -> None:
+    warned, failed = cases["wide/fp16"], cases["wide_strict/fp16"]
+    (warning,) = warned["warnings"]
+    assert "depend on a sum inside an operator that half precision (65504) can't hold" in warning
+    assert "(mean adds 8192 values to " in warning
+    assert warned["verdict"] == "passed"
+    # The yardstick of rounding is that of the sums as this runtime makes them.
+    assert output(warned)["noise_ratio"] < 4
     assert failed["reason"].startswith("hidden_overflow[logits]")
 
 

@@ -117,6 +117,17 @@ def test_overflow_in_half_is_counted_and_left_out_of_the_noise(gone: float) -> N
     assert found.metrics() == pytest.approx(plain)
 
 
+def test_values_that_need_an_overflowing_sum_are_counted_once_and_stay_in_the_noise() -> None:
+    candidate, own, exact = drawn(0, 100, noise=1e-3, error=1e-3)
+    own[0], candidate[1] = np.inf, np.nan
+    half_sums = own.copy()
+    half_sums[:4] = np.nan
+    found = Noise("fp16")
+    found.add(candidate, own, exact, half_sums)
+    assert (found.overflowed, found.overflowed_sums) == (1, 2)
+    assert found.own.values == 98
+
+
 def test_overflow_that_the_candidate_shows_is_not_hidden() -> None:
     candidate, own, exact = drawn(0, 100, noise=1e-3, error=1e-3)
     candidate[0] = own[0] = np.inf

@@ -51,13 +51,13 @@ def _avg_pool(call: Call) -> torch.Tensor:
     kernel, strides, amounts, beyond = _windows(call)
     pool, x = _AVERAGE[len(kernel)], call.tensor("x")
     mean = pool(padded(padded(x, amounts), beyond), kernel, strides)
-    # As in PyTorch, what ceil_mode adds never counts; the padding does unless excluded.
-    excluded = call.flag("exclude_padding_from_average", False)
-    if not any(after for _, after in beyond) and not (
-        excluded and any(before or after for before, after in amounts)
+    # What ceil_mode adds is padding to Core ML, and counts unless excluded; in PyTorch it never
+    # does (see `edgecheck.mil.deviations`).
+    if not call.flag("exclude_padding_from_average", False) or not any(
+        before or after for before, after in (*amounts, *beyond)
     ):
         return mean
-    counted = padded(x.new_ones((1, 1, *x.shape[2:])), amounts, 0.0 if excluded else 1.0)
+    counted = padded(x.new_ones((1, 1, *x.shape[2:])), amounts)
     share = pool(padded(counted, beyond), kernel, strides)
     if not bool(share.all()):
         raise call.unsupported("with a window that holds padding only")

@@ -33,9 +33,10 @@ def _product(x: torch.Tensor, axes: list[int], keep: bool) -> torch.Tensor:
 
 def _index_of(function: Callable[..., torch.Tensor]) -> Handler:
     def handle(call: Call) -> torch.Tensor:
-        found = function(
-            call.tensor("x"), call.integer("axis", -1), keepdim=call.flag("keep_dims", False)
-        )
+        x = call.tensor("x")
+        if x.is_floating_point() and bool(x.isnan().any()):
+            raise call.unsupported("of NaN, for which Core ML gives an arbitrary index,")
+        found = function(x, call.integer("axis", -1), keepdim=call.flag("keep_dims", False))
         # uint16, the other output_dtype, is left to the declared type.
         return found.to(torch.int32)
 

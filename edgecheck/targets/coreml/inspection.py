@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edgecheck.mil import deviations
 from edgecheck.mil.call import TensorType, UnsupportedError
 from edgecheck.mil.program import (
     DEPLOYMENT_TARGETS,
@@ -50,7 +51,7 @@ def inspect(package: Path) -> Inspection:
     findings = tuple(lint(program))
     return Inspection(
         failures=tuple(_versions(program, function)),
-        warnings=findings,
+        warnings=(*findings, *deviations.warnings(function)),
         lint=findings,
         format={
             "specification_version": program.specification_version,
@@ -61,6 +62,7 @@ def inspect(package: Path) -> Inspection:
         quantized_operators=dict(sorted(_quantized(function.block).items())),
         weight_elements=dict(sorted(elements.items())),
         weight_bytes=dict(sorted(sizes.items())),
+        half_operators=sum("fp16" in _dtypes(item) for item in compute),
         layers=_layers(function.block),
     )
 

@@ -18,6 +18,7 @@ from edgecheck.mil.program import DEPLOYMENT_TARGETS, Feature, Program
 from edgecheck.mil.reader import read
 from edgecheck.runtime.results import Placement
 from edgecheck.runtime.runner import Runner, Tensor
+from edgecheck.targets.coreml.booleans import boolean_names
 from edgecheck.targets.coreml.images import to_pixels
 
 _DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64", "int32": "int32"}
@@ -34,6 +35,8 @@ class CoremlRunner(Runner):
         self._program: Program | None = None
         self._images: dict[str, Mapping[str, Any]] = {}
         self._probabilities = ""
+        # The types that the file itself takes, by input.
+        self._numbers: dict[str, str] = {}
 
     def open_file(self, path: str, options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         chosen = options.get("target", {})
@@ -61,7 +64,13 @@ class CoremlRunner(Runner):
             item for item in interface.outputs if item.name != interface.predicted_feature_name
         ]
         inputs = [_tensor(item) for item in interface.inputs]
-        return inputs, [self._output(item) for item in outputs]
+        self._numbers = {item["name"]: item["dtype"] for item in inputs}
+        booleans = boolean_names(program.functions[program.default_function])
+        tensors = inputs, [self._output(item) for item in outputs]
+        for item in (*tensors[0], *tensors[1]):
+            if item["name"] in booleans:
+                item["dtype"] = "bool"
+        return tensors
 
     def _output(self, feature: Feature) -> Tensor:
         if feature.kind == "dictionary":
@@ -75,7 +84,9 @@ class CoremlRunner(Runner):
 
     def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         given = {
-            name: to_pixels(array, self._images[name], name) if name in self._images else array
+            name: to_pixels(array, self._images[name], name)
+            if name in self._images
+            else array.astype(self._numbers[name], copy=False)
             for name, array in inputs.items()
         }
         outputs = self._run(given)
@@ -84,7 +95,12 @@ class CoremlRunner(Runner):
             found = outputs[self._probabilities]
             row = [found[label] for label in self._program.class_labels]
             outputs[self._probabilities] = np.asarray([row], np.float32)
-        return {name: np.asarray(outputs[name]) for name in self._outputs}
+        return {
+            name: np.asarray(outputs[name]).astype(bool)
+            if tensor["dtype"] == "bool"
+            else np.asarray(outputs[name])
+            for name, tensor in self._outputs.items()
+        }
 
     def placement(self, feed: dict[str, str]) -> Placement:
         """What computes it; of Core ML's own choice between its compute units nothing is known."""

@@ -58,6 +58,12 @@ def test_of_integers(operator: str) -> None:
         close(run(operator, x=x, axes=[1]), expected)
 
 
+@pytest.mark.parametrize("operator", ["reduce_argmax", "reduce_argmin"])
+def test_an_index_among_nan_is_refused(operator: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"{operator} of NaN"):
+        run(operator, x=torch.tensor([1.0, float("nan")]))
+
+
 @pytest.mark.parametrize("name", ["argmax", "argmin"])
 @settings(max_examples=8, deadline=None)
 @given(axis=st.integers(-3, 2), keep=st.booleans())

@@ -137,6 +137,25 @@ def test_the_last_bit_of_a_half_shows_where_a_batch_norm_is_folded_in() -> None:
     assert found_of >= 180
 
 
+def test_a_batch_norm_that_was_never_trained_is_no_damage_and_hides_none() -> None:
+    """Its factor is 1/sqrt(1 + 1e-5) in all channels: only elements halfway round otherwise."""
+    factor = np.float32(1.0) / np.sqrt(np.float32(1.0) + np.float32(1e-5))
+    flips = detected = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        weight = rng.uniform(-0.2, 0.2, (16, 3, 3, 3)).astype(np.float32)
+        stored = (weight * factor).astype(np.float16)
+        flips += int(np.count_nonzero(stored != weight.astype(np.float16)))
+        assert found(from_floats("w", stored), weight)["damaged"] == []
+        at = tuple(int(rng.integers(size)) for size in stored.shape)
+        stored.view("u2")[at] ^= 1
+        damaged = found(from_floats("w", stored), weight)["damaged"]
+        detected += [tuple(item["index"]) for item in damaged] == [at]
+    assert flips > 100
+    # The others are halfway themselves.
+    assert detected >= 95
+
+
 def test_a_factor_that_one_channel_has_is_no_damage() -> None:
     weight = np.random.default_rng(0).uniform(0.1, 1.0, (2000, 4)).astype(np.float32)
     stored = weight.copy()

@@ -115,3 +115,49 @@ def test_a_wrong_shape_is_told_with_the_right_one(tmp_path: Path) -> None:
     driver, _ = opened(package(tmp_path))
     with pytest.raises(ValueError, match=r"(1, 3, 5, 4).*(1, 3, 4, 4)"):
         driver.infer({"image": np.zeros((1, 3, 5, 4), np.float32)})
+
+
+class Gate(torch.nn.Module):
+    """Booleans in and out, and a number of 0 and 1 that is none."""
+
+    def forward(
+        self, x: torch.Tensor, keep: torch.Tensor, share: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        kept = x.masked_fill(~keep, 3.0) * share
+        return kept > 0.5, kept
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_booleans_are_numbers_in_the_file_and_booleans_outside(
+    precision: str, tmp_path: Path
+) -> None:
+    inputs = [
+        Input("x", ("batch", 4)),
+        Input("keep", ("batch", 4), dtype="bool"),
+        Input("share", ("batch", 4), low=0.0, high=1.0),
+    ]
+    program.capture(Gate().eval(), inputs, ["alarm", "kept"], {}, tmp_path / "m.pt2")
+    feed = {
+        "x": np.array([[0.25, 0.75, -1.0, 1.0]], np.float32),
+        "keep": np.array([[True, True, False, True]]),
+        "share": np.array([[1.0, 1.0, 1.0, 0.0]], np.float32),
+    }
+    for name, array in feed.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    CoremlBuilder().build(
+        precision=precision,
+        source=str(tmp_path / "m.pt2"),
+        output=str(tmp_path / "m.mlpackage"),
+        inputs=list(feed),
+        outputs=["alarm", "kept"],
+        calibration=None,
+        example={name: str(tmp_path / f"{name}.npy") for name in feed},
+        options=TARGET.options.defaults,
+    )
+    driver, tensors = opened(tmp_path / "m.mlpackage")
+    dtypes = {item["name"]: item["dtype"] for item in tensors["inputs"] + tensors["outputs"]}
+    assert {name for name, dtype in dtypes.items() if dtype == "bool"} == {"keep", "alarm"}
+    outputs = driver.infer({name: feed[name].astype(dtypes[name]) for name in feed})
+    assert outputs["alarm"].dtype == bool
+    assert outputs["alarm"].tolist() == [[False, True, True, False]]
+    assert outputs["kept"].tolist() == [[0.25, 0.75, 3.0, 0.0]]

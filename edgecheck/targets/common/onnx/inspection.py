@@ -55,6 +55,7 @@ def inspect(path: Path) -> Inspection:
             "opset": {item.domain or "ai.onnx": item.version for item in model.opset_import},
             "producer": f"{model.producer_name} {model.producer_version}".strip(),
         },
+        half_operators=_half_operators(model),
         layers=contents.layers,
         activation_memory=memory.plan_memory(model),
     )
@@ -70,6 +71,22 @@ def _external_files(model: Any) -> set[str]:
         for entry in tensor.external_data
         if entry.key == "location"
     }
+
+
+def _half_operators(model: Any) -> int | None:
+    """How many operators give results in float16; None if their types can't be inferred."""
+    import onnx
+
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except Exception:  # a file that the checks above refuse, or one of over 2 GB
+        return None
+    half = {
+        value.name
+        for value in (*graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    }
+    return sum(not half.isdisjoint(node.output) for node in graph.node)
 
 
 def _check(path: str) -> list[str]:

@@ -149,3 +149,21 @@ def test_operators_in_training_mode_fail(tmp_path: Path, training: bool) -> None
     failures = list(inspection.inspect(tmp_path / "m.onnx").failures)
     told = "operators are in training mode (1 BatchNormalization, 1 Dropout)"
     assert [text.partition(":")[0] for text in failures] == ([told] if training else [])
+
+
+@pytest.mark.parametrize(("half", "count"), [(True, 2), (False, 0)])
+def test_operators_that_compute_in_half_precision_are_counted(
+    half: bool, count: int, tmp_path: Path
+) -> None:
+    dtype = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Cast", ["x"], ["low"], to=dtype),
+        helper.make_node("Mul", ["low", "low"], ["square"]),
+        helper.make_node("Cast", ["square"], ["y"], to=TensorProto.FLOAT),
+    ]
+    border = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", border[:1], border[1:])
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=opset), tmp_path / "m.onnx")
+    found = inspection.inspect(tmp_path / "m.onnx")
+    assert (dict(found.weight_elements), found.half_operators) == ({}, count)
