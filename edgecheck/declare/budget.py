@@ -63,6 +63,10 @@ class Budget:
             are finite.
         sqnr_below_honest_db: of quantized precisions: how far the SQNR may be below that of a
             simulated quantization of the reference.
+        label_agreement: share of the integers or booleans of an output that are the reference's;
+            see `edgecheck.judge.labels`.
+        part_sqnr_db: of quantized precisions: the least SQNR of any part of an output, against
+            that part's own spread; see `edgecheck.judge.parts`.
 
     Raises:
         DeclarationError: a value that is not a number, or has an unknown unit.
@@ -102,6 +106,8 @@ class Budget:
     noise_ratio: Stated = None
     hidden_overflow: Stated = None
     sqnr_below_honest_db: Stated = None
+    label_agreement: Stated = None
+    part_sqnr_db: Stated = None
     kl_divergence: Stated = None
     saturation: Stated = None
 
@@ -185,6 +191,10 @@ def _parse(name: str, value: Quantity) -> float:
 # quantized_weights: under half the weights at the stated precision, the file is not what it says.
 #   Weight-only routes leave convolutions as they are on some targets, where a third of a network's
 #   weights is usual.
+# label_agreement: what the largest of 100 independent normal scores keeps under noise at this
+#   precision's limit of sqnr_db: 0.96 at 30 dB, 0.87 at 20 dB, 0.69 at 12 dB, 0.56 at 8 dB (0.92 at
+#   12 dB for two scores). fp32 errs by 1e-4 of the scores at most: fewer than one flip in 1000.
+# part_sqnr_db: at 10 dB a tenth of the variance of a part is noise.
 # memory_growth: an interval reached up to 0.1 kB where ONNX Runtime and LiteRT ran small networks
 #   hundreds of times, and 0.4 kB at 20 times (allocators that settle); sustained through the
 #   series it was 0.01 kB at most. A tensor of 250 values that is never freed is 1 kB.
@@ -199,6 +209,7 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
             noise_ratio=10,
             max_relative_error=1e-4,
             sqnr_db=80,
+            label_agreement=0.999,
         ),
         "fp16": Budget(
             accuracy_drop=0.001,
@@ -206,6 +217,7 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
             noise_ratio={"default": 10, WIDE_HALF_SUMS: 3},
             max_relative_error=5e-2,
             sqnr_db=30,
+            label_agreement=0.95,
             quantized_weights=0.5,
         ),
         **{
@@ -213,6 +225,8 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
                 accuracy_drop=accuracy_drop,
                 memory_growth=_LEAK,
                 sqnr_db=12,
+                label_agreement=0.68,
+                part_sqnr_db=10,
                 sqnr_below_honest_db=12,
                 quantized_weights=share,
             )
@@ -224,13 +238,20 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
             )
         },
         "int8-qat": Budget(
-            accuracy_drop=0.005, memory_growth=_LEAK, sqnr_db=20, quantized_weights=0.5
+            accuracy_drop=0.005,
+            memory_growth=_LEAK,
+            sqnr_db=20,
+            label_agreement=0.85,
+            part_sqnr_db=10,
+            quantized_weights=0.5,
         ),
         **{
             precision: Budget(
                 accuracy_drop=0.03,
                 memory_growth=_LEAK,
                 sqnr_db=8,
+                label_agreement=0.55,
+                part_sqnr_db=10,
                 sqnr_below_honest_db=12,
                 quantized_weights=share,
             )

@@ -68,6 +68,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "noise_ratio": _RATIO,
         "hidden_overflow": _MOST,
         "sqnr_below_honest_db": Kind("max", None, "dB"),
+        "label_agreement": _LEAST,
+        "part_sqnr_db": Kind("min", None, "dB"),
         "kl_divergence": Kind("max", None, "nat"),
         "saturation": _MOST,
     }

@@ -192,7 +192,11 @@ def _figure(record: Mapping[str, Any]) -> str:
     values = record["measurements"]
     match record["check"]:
         case "parity" if values.get("outputs"):
-            return f"{min(float(item['sqnr_db']) for item in values['outputs'].values()):.0f} dB"
+            outputs = values["outputs"].values()
+            if decibels := [float(item["sqnr_db"]) for item in outputs if "sqnr_db" in item]:
+                return f"{min(decibels):.0f} dB"
+            shares = [item["label_agreement"] for item in outputs if "label_agreement" in item]
+            return f"{min(shares):.1%} same" if shares else ""
         case "accuracy" if "candidate" in values:
             return f"{float(values['candidate']):.3g}"
         case "latency" if "latency_p50_ms" in values:
