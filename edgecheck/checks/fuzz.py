@@ -202,11 +202,11 @@ class Trial:
             return outcome
         outputs, expected = outcome
         for name, output in outputs.items():
-            if problem := self._problem(name, output, expected[name]):
+            match = self._case.model.output(name).matches_nonfinite
+            if problem := compare_basics(output, expected[name], name, "it", match_nonfinite=match):
                 broken_reference = problem.startswith("the reference")
                 return Judged(math.inf, problem, "reference" if broken_reference else "candidate")
-        score = 0.0
-        broken: dict[str, list[Comparison]] = {}
+        score, broken = 0.0, dict[str, list[Comparison]]()
         for name, output in outputs.items():
             comparisons = self._comparisons(name, output, expected[name])
             score = max([score, *(_times(item.measured, item.limit) for item in comparisons)])
@@ -220,10 +220,6 @@ class Trial:
                 return Judged(score, *failure)
         self.excused += 1
         return Judged(0.0)  # the search is to go elsewhere
-
-    def _problem(self, name: str, output: Array, expected: Array) -> str:
-        match = self._case.model.output(name).matches_nonfinite
-        return compare_basics(output, expected, name, "it", match_nonfinite=match)
 
     def _run(self, feed: Mapping[str, str]) -> tuple[Arrays, Arrays] | Judged:
         """The outputs of candidate and reference, or the failure of the one that can't run."""
@@ -242,10 +238,11 @@ class Trial:
 
     def _comparisons(self, name: str, output: Array, expected: Array) -> list[Comparison]:
         """The agreement of an output, beside each of its limits."""
-        if expected.dtype.kind in "iub" and not self._case.model.output(name).magnitudes:
-            return []  # a label at a bound of the domain may be a tie
-        if self._case.model.output(name).matches_nonfinite:
+        declared = self._case.model.output(name)
+        if declared.matches_nonfinite:
             expected, output = without_nonfinite(expected, output)
+        if expected.dtype.kind in "iub" and not declared.magnitudes:
+            return []  # a label at a bound of the domain may be a tie
         agreement = self._scales[name].agreement(output.size)
         agreement.add(output, expected, "", classes=False)
         metrics = agreement.metrics()

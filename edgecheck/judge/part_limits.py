@@ -1,4 +1,7 @@
-"""The parts of an output against their limits. Pure; see `edgecheck.judge.parts` for the measures."""
+"""The parts of an output against their limits. Pure.
+
+See `edgecheck.judge.parts` for what is measured.
+"""
 
 from __future__ import annotations
 

@@ -32,6 +32,8 @@ _PARITY = {
     "sqnr_db": "SQNR",
     "cosine": "cosine",
     "top1_agreement": "top-1 agreement",
+    "label_agreement": "labels alike",
+    "worst_part_sqnr_db": "SQNR of the worst index",
 }
 _PARITY_OVER = {
     "outputs": "Outputs against the reference",
