@@ -69,7 +69,9 @@ def test_channels_of_nearly_one_scale_keep_their_information(scales: list[float]
         pytest.param(uniform(600, 1, 600, 1, 600), id="weak channels between others"),
         pytest.param(uniform(600, 100, 30, 8, 2), id="channels of all scales"),
         pytest.param(uniform(0.9, 0.9, 0.001), id="a class that no sample shows"),
-        pytest.param(uniform(100, 1) - np.float32([[[0], [50]]]), id="a nearly constant score"),
+        pytest.param(
+            uniform(100, 1) - np.array([[0], [50]], np.float32), id="a nearly constant score"
+        ),
     ],
 )
 def test_sound_outputs_lose_nothing(values: np.ndarray) -> None:
