@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgecheck.declare.model import Evaluation as Evaluation
     from edgecheck.declare.model import Input as Input
     from edgecheck.declare.model import Model as Model
+    from edgecheck.declare.outputs import Output as Output
     from edgecheck.errors import EdgecheckError as EdgecheckError
     from edgecheck.plugin.conformance import Conformance as Conformance
 
@@ -29,6 +30,7 @@ _HOMES = {
     "Input": "edgecheck.declare.model",
     "Metric": "edgecheck.declare.metrics",
     "Model": "edgecheck.declare.model",
+    "Output": "edgecheck.declare.outputs",
 }
 __all__ = [*_HOMES, "metrics"]
 __version__ = "0.1.0"

@@ -28,7 +28,7 @@ from edgecheck.declare.budget import Limit
 from edgecheck.declare.model import BATCH, Input
 from edgecheck.digests import digest_of, file_sha256
 from edgecheck.errors import ChildError, EdgecheckError
-from edgecheck.judge.agreement import Agreement, compare_basics
+from edgecheck.judge.agreement import Agreement, compare_basics, without_nonfinite
 from edgecheck.judge.noise import Noise, arithmetic_of
 from edgecheck.judge.verdict import Comparison, Evidence
 
@@ -202,11 +202,11 @@ class Trial:
             return outcome
         outputs, expected = outcome
         for name, output in outputs.items():
-            if problem := compare_basics(output, expected[name], name, "it"):
+            match = self._case.model.output(name).matches_nonfinite
+            if problem := compare_basics(output, expected[name], name, "it", match_nonfinite=match):
                 broken_reference = problem.startswith("the reference")
                 return Judged(math.inf, problem, "reference" if broken_reference else "candidate")
-        score = 0.0
-        broken: dict[str, list[Comparison]] = {}
+        score, broken = 0.0, dict[str, list[Comparison]]()
         for name, output in outputs.items():
             comparisons = self._comparisons(name, output, expected[name])
             score = max([score, *(_times(item.measured, item.limit) for item in comparisons)])
@@ -238,6 +238,11 @@ class Trial:
 
     def _comparisons(self, name: str, output: Array, expected: Array) -> list[Comparison]:
         """The agreement of an output, beside each of its limits."""
+        declared = self._case.model.output(name)
+        if declared.matches_nonfinite:
+            expected, output = without_nonfinite(expected, output)
+        if expected.dtype.kind in "iub" and not declared.magnitudes:
+            return []  # a label at a bound of the domain may be a tie
         agreement = self._scales[name].agreement(output.size)
         agreement.add(output, expected, "", classes=False)
         metrics = agreement.metrics()

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgecheck.checks import (
     boundary,
@@ -26,15 +27,17 @@ from edgecheck.checks import (
     weight_audit,
 )
 from edgecheck.declare.budget import KINDS, Limit
-from edgecheck.judge import labels
-from edgecheck.judge.agreement import Agreement, Array, compare_basics
-from edgecheck.judge.labels import Labels
-from edgecheck.judge.parts import Parts
+from edgecheck.judge.agreement import Agreement, compare_basics, without_nonfinite
+from edgecheck.judge.labels import LabelAgreement, label_comparisons, without_ties
+from edgecheck.judge.part_limits import judge_parts
+from edgecheck.judge.parts import PartAgreement
 from edgecheck.judge.verdict import Comparison, Outcome, Verdict, conclude, extended
 
 if TYPE_CHECKING:
     from edgecheck.declare.case import Case
     from edgecheck.workbench import Feeds, Workbench
+
+Array = npt.NDArray[Any]
 
 # The limits that hold if the model's own noise can't be measured.
 _INSTEAD_OF_NOISE = ("max_relative_error", "sqnr_db")
@@ -51,17 +54,20 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     verdict = judge(
         {name: agreement for name, agreement in compared.judged.items() if agreement.worst},
         limits,
-        compared.failures,
+        [*compared.failures, *_unmeasured_parts(compared.parts)],
         {
             name: agreement.metrics()
             for name, agreement in compared.reported.items()
             if agreement.worst
         },
         seed=case.model.seed,
-        labelled=compared.labels,
-        parts=compared.parts,
         inputs=[feeds.labels[index] for index in results],
         baselines=baselines,
+        parts=compared.parts,
+        part_limits={
+            name: {part: case.limits(name, part) for part in agreement.slices}
+            for name, agreement in compared.parts.items()
+        },
     )
     if case.variant:
         original = _against_original(workbench, case, feeds, reference)
@@ -71,6 +77,9 @@ def run(workbench: Workbench, case: Case) -> Verdict:
     return _beyond(workbench, case, verdict, baselines, limits)
 
 
+AnyAgreement = Agreement | LabelAgreement
+
+
 @dataclass(frozen=True)
 class _Compared:
     """The agreement of a case's outputs with the reference's, by output, over all inputs.
@@ -78,16 +87,14 @@ class _Compared:
     Attributes:
         judged: on the inputs that the limits hold for.
         reported: on the other inputs.
-        labels: of outputs that are labels, instead of `judged`.
-        parts: of the other outputs of a quantized candidate, on the inputs that are judged.
         failures: sentences about outputs that can't be compared.
+        parts: the agreement of parts on the inputs that are judged, of outputs that have any.
     """
 
-    judged: Mapping[str, Agreement]
-    reported: Mapping[str, Agreement]
-    labels: dict[str, Labels]
-    parts: dict[str, Parts]
+    judged: Mapping[str, AnyAgreement]
+    reported: Mapping[str, AnyAgreement]
     failures: list[str]
+    parts: Mapping[str, PartAgreement]
 
 
 def _compare(
@@ -106,48 +113,66 @@ def _compare(
         reference: those of the reference, for each feed.
     """
     outputs = case.model.outputs
+    kinds = {
+        name: LabelAgreement if _holds_labels(case, name, reference) else Agreement
+        for name in outputs
+    }
     compared = _Compared(
-        {name: Agreement() for name in outputs}, {name: Agreement() for name in outputs}, {}, {}, []
+        {name: kind() for name, kind in kinds.items()},
+        {name: kind() for name, kind in kinds.items()},
+        [],
+        {
+            name: PartAgreement(case.model.output(name).parts, case.model.output(name).axis)
+            for name, kind in kinds.items()
+            if kind is Agreement and _has_parts(case, name)
+        },
     )
-    quantized = case.precision not in ("fp32", "fp16")
-    samples_only = quantized and any(feeds.labels[index] == "samples" for index in results)
+    samples_only = case.precision not in ("fp32", "fp16") and any(
+        feeds.labels[index] == "samples" for index in results
+    )
     for index, paths in results.items():
         label = feeds.labels[index]
-        aside = samples_only and label != "samples"
-        agreements = compared.reported if aside else compared.judged
+        judged = not samples_only or label == "samples"
+        agreements = compared.judged if judged else compared.reported
         for name in outputs:
-            candidate = np.load(paths[name], mmap_mode="r", allow_pickle=False)
-            expected = np.load(reference[index][name], mmap_mode="r", allow_pickle=False)
-            if problem := compare_basics(candidate, expected, name, label):
+            candidate, expected = _load(paths[name]), _load(reference[index][name])
+            match = case.model.output(name).matches_nonfinite
+            problem = compare_basics(candidate, expected, name, label, match_nonfinite=match)
+            if problem:
                 compared.failures.append(problem)
-            elif expected.dtype.kind in "iub":
-                if not aside:
-                    excused = _ties(name, candidate, expected, paths, reference[index])
-                    found = compared.labels.setdefault(name, Labels())
-                    found.add(candidate, expected, label, excused)
-            else:
-                classes = name == case.model.classifier_output
-                agreements[name].add(candidate, expected, label, classes=classes)
-                if quantized and not aside:
-                    compared.parts.setdefault(name, Parts()).add(candidate, expected)
+                continue
+            if judged and name in compared.parts and expected.dtype.kind == "f":
+                compared.parts[name].add(candidate, expected)
+            agreement = agreements[name]
+            if isinstance(agreement, LabelAgreement):
+                pairs = [(_load(paths[key]), _load(reference[index][key])) for key in outputs]
+                candidate = without_ties(candidate, expected, pairs)
+            elif match:
+                expected, candidate = without_nonfinite(expected, candidate)
+            classes = name == case.model.classifier_output
+            agreement.add(candidate, expected, label, classes=classes)
     return compared
 
 
-def _ties(
-    name: str,
-    candidate: Array,
-    expected: Array,
-    outputs: Mapping[str, str],
-    reference: Mapping[str, str],
-) -> Array | None:
-    """Entries of an output of indices that another output proves right, or None."""
-    if expected.ndim == 0 or expected.dtype.kind == "b":
-        return None
-    for other, path in outputs.items():
-        values, own = (np.load(item, mmap_mode="r") for item in (path, reference[other]))
-        if other != name and own.dtype.kind == "f" and own.shape == values.shape == expected.shape:
-            return labels.ties(candidate, expected, values, own)
-    return None
+def _load(path: str) -> Array:
+    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _holds_labels(case: Case, name: str, reference: Sequence[Mapping[str, str]]) -> bool:
+    """Whether an output is of integers or booleans that are not declared to be magnitudes."""
+    labels = bool(reference) and _load(reference[0][name]).dtype.kind in "iub"
+    return labels and not case.model.output(name).magnitudes
+
+
+def _has_parts(case: Case, name: str) -> bool:
+    """Whether parts of an output are judged: where any has a limit, or is named."""
+    return bool(case.model.output(name).parts) or "part_sqnr_db" in case.limits(name)
+
+
+def _unmeasured_parts(parts: Mapping[str, PartAgreement]) -> list[str]:
+    """A sentence for each named part that nothing judged."""
+    return [line for name, agreement in parts.items() for line in agreement.missing(name)]
 
 
 def _beyond(
@@ -196,16 +221,16 @@ def _against_original(
 
 
 def judge(
-    judged: Mapping[str, Agreement],
+    judged: Mapping[str, AnyAgreement],
     limits: Mapping[str, Mapping[str, Limit]],
     failures: list[str],
     reported: Mapping[str, Mapping[str, float]],
     *,
     seed: int,
     inputs: list[str],
-    labelled: Mapping[str, Labels] = MappingProxyType({}),
-    parts: Mapping[str, Parts] = MappingProxyType({}),
     baselines: reference_baselines.Baselines = reference_baselines.NONE,
+    parts: Mapping[str, PartAgreement] = MappingProxyType({}),
+    part_limits: Mapping[str, Mapping[str, Mapping[str, Limit]]] = MappingProxyType({}),
 ) -> Verdict:
     """Hold each output's agreement against its limits.
 
@@ -218,43 +243,37 @@ def judge(
         reported: metrics by output on inputs that are not judged.
         seed: of the random inputs.
         inputs: a label for each input.
-        labelled: by output that holds labels.
-        parts: by output of a quantized candidate.
         baselines: further metrics of the outputs, and evidence.
+        parts: the agreement of the outputs' parts.
+        part_limits: by output, named part and metric.
     """
-    if not judged and not labelled and not failures:
+    if not judged and not failures:
         failures = ["no output was compared with the reference"]
     comparisons: list[Comparison] = []
     lines: list[str] = []
     outputs: dict[str, Any] = {}
     for name, agreement in judged.items():
-        metrics = {**agreement.metrics(), **baselines.metrics.get(name, {})}
-        by_metric = _comparisons(name, metrics, limits[name])
+        metrics: dict[str, Any] = {**agreement.metrics(), **baselines.metrics.get(name, {})}
+        if isinstance(agreement, LabelAgreement):
+            by_metric = label_comparisons(name, agreement, limits[name])
+            failures = [*failures, *agreement.failures(name)]
+            metrics |= agreement.record()
+        else:
+            by_metric = _comparisons(name, metrics, limits[name])
         comparisons += by_metric.values()
         broken = [metric for metric, comparison in by_metric.items() if not comparison.passed]
         lines += _broken_lines(name, agreement.worst, {key: metrics[key] for key in broken})
+        if isinstance(agreement, LabelAgreement) and agreement.swaps:
+            lines.append(f"output {name!r}: most frequent swaps: {agreement.swaps_text()}")
+        if name in parts:
+            judged_parts = judge_parts(name, parts[name], limits[name], part_limits.get(name, {}))
+            failures = [*failures, *judged_parts.failures]
+            comparisons += judged_parts.comparisons
+            metrics |= judged_parts.record
         outputs[name] = {
             **metrics,
             "worst": agreement.worst,
             "error_histogram": agreement.histogram(),
-        }
-    warnings = [*baselines.warnings]
-    for name, item in parts.items():
-        lost, faint = item.sentences(name)
-        failures, warnings = [*failures, *lost], [*warnings, *faint]
-        if found_parts := item.lost():
-            outputs[name]["lost_parts"] = [asdict(part) for part in found_parts]
-    for name, found in labelled.items():
-        by_metric = _comparisons(name, found.metrics(), limits[name])
-        comparisons += by_metric.values()
-        failures = [*failures, *found.sentences(name)]
-        if found.differ:
-            lines.append(found.details(name))
-        outputs[name] = {
-            **found.metrics(),
-            **({"worst": found.worst} if found.worst else {}),
-            "labels": found.entries,
-            "labels_that_differ": found.differ,
         }
     lines.append(f"seed {seed}; inputs: {'; '.join(_counted(inputs))}")
     measurements: dict[str, Any] = {"outputs": outputs, "seed": seed, "inputs": inputs}
@@ -264,7 +283,7 @@ def judge(
     return conclude(
         failures=[*failures, *baselines.failures],
         comparisons=comparisons,
-        warnings=warnings,
+        warnings=baselines.warnings,
         measurements=measurements,
         details="\n".join(lines),
     )

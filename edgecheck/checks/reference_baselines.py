@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edgecheck.checks import reference_vacuity
 from edgecheck.declare.budget import Limit
 from edgecheck.judge import vacuity
-from edgecheck.judge.agreement import Agreement, divergences, stopped
+from edgecheck.judge.agreement import Agreement, divergences, stopped, without_nonfinite
 from edgecheck.judge.noise import (
     HONEST_MARGIN_DB,
     Noise,
@@ -239,7 +239,11 @@ def _noise(
             reason = f"in float64 its shape is {truth.shape}"
             continue
         added = _load(half_sums[index][name]) if half_sums else None
-        noise.add(candidate[slice(count)], middle, truth, added)
+        same = slice(count)
+        if compared.case.model.output(name).matches_nonfinite:
+            _, middle, truth = without_nonfinite(expected[same], middle, truth)
+            expected, candidate = without_nonfinite(expected, candidate)
+        noise.add(candidate[same], middle, truth, added)
         if count is not None:
             rest.append((candidate[count:], expected[count:]))
     for candidate, expected in rest:
@@ -343,6 +347,11 @@ def _agreements(
     for index in compared.judged:
         pair = compared.pair(index, name)
         simulated = _load(simulations[index][name])
+        if pair is not None and compared.case.model.output(name).matches_nonfinite:
+            count = len(simulated) if compared.rows[index] is not None else None
+            _, simulated = without_nonfinite(pair[1][slice(count)], simulated)
+            expected, candidate = without_nonfinite(pair[1], pair[0])
+            pair = candidate, expected
         if pair is None or not all(np.isfinite(item).all() for item in (*pair, simulated)):
             continue
         candidate, expected = (

@@ -81,10 +81,10 @@ class Case:
             **self.model.target_options.get(self.target.name, {}),
         }
 
-    def limits(self, output: str = "") -> dict[str, Limit]:
-        """The limits by name; those of one output where it is named."""
+    def limits(self, output: str = "", part: str = "") -> dict[str, Limit]:
+        """The limits by name; those of one output, or of a part of it, where it is named."""
         profile = self.profile.name if self.profile else ""
-        words = {self.target.name, self.precision, self.variant, output, profile} - {""}
+        words = {self.target.name, self.precision, self.variant, output, part, profile} - {""}
         if self.target.runtime.wide_half_sums:
             words.add(WIDE_HALF_SUMS)
         return limits_for(self.precision, frozenset(words), self.budget, self.profile)

@@ -50,8 +50,9 @@ def _most(check: str, *precisions: str) -> Kind:
 
 _FLOAT = ("fp32", "fp16")
 _REDUCED = tuple(item for item in PRECISIONS if item != "fp32")
+_QUANTIZED = tuple(item for item in _REDUCED if item != "fp16")
 # Of what was quantized before, or is simulated nowhere, there is no honest figure.
-_SIMULATED = tuple(item for item in _REDUCED if item not in ("fp16", "int8-qat"))
+_SIMULATED = tuple(item for item in _QUANTIZED if item != "int8-qat")
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "latency_mean": _time(),
@@ -89,6 +90,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "noise_ratio": Kind("max", None, "x", "parity", _FLOAT),
         "hidden_overflow": _most("parity", "fp16"),
         "sqnr_below_honest_db": Kind("max", None, "dB", "parity", _SIMULATED),
+        "part_sqnr_db": Kind("min", None, "dB", "parity", _QUANTIZED),
         "kl_divergence": Kind("max", None, "nat", "parity"),
         "saturation": _most("parity"),
     }

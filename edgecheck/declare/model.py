@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgecheck.declare.metrics import Metric, as_metric
+from edgecheck.declare.outputs import Output, names_and_declarations
 from edgecheck.errors import DeclarationError
 from edgecheck.names import NAME, PRECISIONS
 
@@ -134,7 +135,8 @@ class Model:
             the path of a ``.pt2``, ``.onnx`` or ``.keras`` file or of a SavedModel directory. None
             if the model exists as artifacts only.
         inputs: the declared inputs, in the order of the model's parameters.
-        outputs: names of the outputs, in the order the model returns them.
+        outputs: names of the outputs, in the order the model returns them; an `Output` in a
+            name's place says more. They are names once the model is declared (see `output`).
         name: what reports call it; by default the name of the Conformance class.
         artifacts: files that ship, by target (fp32) or (target, precision).
         builders: exporters of the user's own, by target (fp32) or (target, precision): a callable
@@ -166,7 +168,7 @@ class Model:
 
     source: Source | None = None
     inputs: Sequence[Input] = field(kw_only=True)
-    outputs: Sequence[str] = field(kw_only=True)
+    outputs: Sequence[Any] = field(kw_only=True)
     name: str | None = field(default=None, kw_only=True)
     artifacts: Mapping[ArtifactKey, Artifact | str | os.PathLike[str]] = field(
         default_factory=dict, kw_only=True
@@ -190,7 +192,12 @@ class Model:
     seed: int = field(default=0, kw_only=True)
     fuzz: int = field(default=0, kw_only=True)
 
+    _outputs: Mapping[str, Output] = field(default_factory=dict, kw_only=True, repr=False)
+
     def __post_init__(self) -> None:
+        names, declared = names_and_declarations(self.outputs)
+        object.__setattr__(self, "_outputs", {**self._outputs, **declared})
+        object.__setattr__(self, "outputs", names)
         _check_fuzz(self.fuzz)
         _check_names("input", [item.name for item in self.inputs])
         _check_names("output", list(self.outputs))
@@ -203,6 +210,10 @@ class Model:
         _check_by_target("target_options", self.target_options)
         _check_precisions(self.targets or {}, [*self.artifacts, *self.builders, *self.baselines])
         _check_reported_names([*self.variants, *([] if self.name is None else [self.name])])
+
+    def output(self, name: str) -> Output:
+        """The declaration of an output."""
+        return self._outputs.get(name, Output(name))
 
     def dim_range(self, name: str) -> tuple[int, int]:
         """Smallest and largest size of a named dimension."""

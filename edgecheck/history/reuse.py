@@ -52,10 +52,13 @@ def _facts(
     case: Case, check: str, workbench: Workbench, device: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     limits = {
-        output: {name: asdict(limit) for name, limit in case.limits(output).items()}
+        f"{output}/{part}": {
+            name: asdict(limit) for name, limit in case.limits(output, part).items()
+        }
         for output in ("", *case.model.outputs)
+        for part in ("", *case.model.output(output).parts)
     }
-    if check == "latency" and any(name in limits[""] for name in _RELATIVE):
+    if check == "latency" and any(name in limits["/"] for name in _RELATIVE):
         return None
     built, model = workbench.built(case), case.model
     facts: dict[str, Any] = {
@@ -71,7 +74,7 @@ def _facts(
         # A runtime's kernels differ between processors, and with them its rounding.
         "processor": [device.get(name) for name in ("system", "machine", "cpu")],
         "inputs": [asdict(item) for item in model.inputs],
-        "outputs": list(model.outputs),
+        "outputs": [repr(model.output(name)) for name in model.outputs],
         "dims": dict(model.dims),
         "options": case.options,
         "batch_sizes": list(model.batch_sizes),

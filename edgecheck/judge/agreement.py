@@ -161,13 +161,21 @@ def stopped(candidate: Array, reference: Array) -> int:
     return sum(count for count in (int(above.sum()), int(below.sum())) if count > 1)
 
 
-def compare_basics(candidate: Array, reference: Array, name: str, label: str) -> str:
-    """What makes a comparison of numbers pointless, or ""."""
+def compare_basics(
+    candidate: Array, reference: Array, name: str, label: str, *, match_nonfinite: bool = False
+) -> str:
+    """What makes a comparison of numbers pointless, or "".
+
+    Args:
+        match_nonfinite: whether NaN and infinite values only have to stand in the same places.
+    """
     where = f"output {name!r} on {label}"
     if candidate.shape != reference.shape:
         return f"{where} has shape {candidate.shape}, the reference {reference.shape}"
     if not _same_dtype(candidate.dtype, reference.dtype):
         return f"{where} is {candidate.dtype}, the reference {reference.dtype}"
+    if match_nonfinite:
+        return _unmatched(candidate, reference, where)
     for who, array in (("the reference's", reference), ("the candidate's", candidate)):
         if array.dtype.kind in "fc":
             bad = ~np.isfinite(array)
@@ -175,9 +183,42 @@ def compare_basics(candidate: Array, reference: Array, name: str, label: str) ->
                 index = tuple(int(item) for item in np.argwhere(bad)[0])
                 return (
                     f"{who} {where} has {int(bad.sum())} NaN or infinite values, "
-                    f"the first is {array[index]} at {index}"
+                    f"the first is {array[index]} at {index}{_by_design(name, reference, bad)}"
                 )
     return ""
+
+
+def _by_design(name: str, reference: Array, bad: Array) -> str:
+    """How to declare values that the reference has in the same places, or ""."""
+    if reference.dtype.kind not in "fc" or np.isfinite(reference[bad]).any():
+        return ""
+    return (
+        f": the model itself gives them; if it does by design, declare Output({name!r}, "
+        'nonfinite="match")'
+    )
+
+
+def _unmatched(candidate: Array, reference: Array, where: str) -> str:
+    """The first place where one side is NaN or infinite and the other differs, or ""."""
+    if reference.dtype.kind not in "fc":
+        return ""
+    either = ~(np.isfinite(candidate) & np.isfinite(reference))
+    alike = (np.isnan(candidate) & np.isnan(reference)) | (candidate == reference)
+    differ = np.atleast_1d(either & ~alike)
+    if not differ.any():
+        return ""
+    index = tuple(int(item) for item in np.argwhere(differ)[0])
+    values = [np.atleast_1d(item)[index] for item in (candidate, reference)]
+    return (
+        f"{where} is NaN or infinite in other places than the reference: {int(differ.sum())} "
+        f"values, the first at {index}: candidate {values[0]}, reference {values[1]}"
+    )
+
+
+def without_nonfinite(*arrays: Array) -> tuple[Array, ...]:
+    """The arrays with zero wherever the first is NaN or infinite: no error remains there."""
+    finite = np.isfinite(arrays[0])
+    return tuple(np.where(finite, item, item.dtype.type(0)) for item in arrays)
 
 
 def _same_dtype(candidate: np.dtype[Any], reference: np.dtype[Any]) -> bool:

@@ -1,139 +1,224 @@
-"""How far labels agree: outputs of integers or booleans, whose distances mean nothing. Pure.
+"""How far integers and booleans agree, which are labels: equal or not, at no distance. Pure.
 
-A label that is one too high is as wrong as any other; what counts is the share of entries that are
-right, and whether one class became another one.
+- label_agreement: share of entries that are the reference's. The entries of a sample (the pixels of
+  an image) are not independent, so its interval rests on the number of samples alone.
+- Systematic confusions: labels that are taken for one another, as where two classes of a label map
+  changed places. They can be rare enough to leave the share high.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgecheck.declare.budget import Limit
+from edgecheck.judge.verdict import Comparison
+
 Array = npt.NDArray[Any]
-# A class became another one where so large a share of its entries did. That may be rounding where
-# there are few, unless the other one became this one.
-_RENAMED, _LEAST_RENAMED, _LEAST_SHARE = 0.8, 8, 0.01
-# Swaps that are listed.
-_LISTED = 3
+
+# Rounding moves entries of near-ties, one way for each pair of labels: it does not exchange more
+# than half of one label for a second and more than half of the second for the first.
+_EXCHANGED, _EXCHANGED_ENTRIES = 0.5, 8
+# Nor does it take nearly all entries of a label that is in common use. Labels rarer than this may
+# owe all of their entries to near-ties.
+_TAKEN, _TAKEN_ENTRIES, _TAKEN_SAMPLES, _COMMON = 0.9, 30, 5, 0.01
+_LISTED = 5
+_CONFIDENCE = 0.95
 
 
 @dataclass
-class Labels:
-    """How one output agrees so far; feed it with `add`.
+class LabelAgreement:
+    """How one output of labels agrees so far; feed it with `add`.
 
     Attributes:
-        entries: compared so far.
-        swaps: how often the reference's label (first) was the candidate's other one (second).
-        classes: how often each label is the reference's, of those that differ anywhere.
-        worst: the first entry that differs: the feed's label and the index in the output.
+        samples: independent ones: entries along axis 0 of all calls.
+        worst: the first entry that differs, or the first of all.
+        labels: entries of the reference by label.
+        label_samples: samples that hold a label, by label.
+        swaps: entries by (reference's label, candidate's label), where they differ.
     """
 
     entries: int = 0
-    differ: int = 0
-    swaps: Counter[tuple[int, int]] = field(default_factory=Counter)
-    classes: Counter[int] = field(default_factory=Counter)
+    same: int = 0
+    samples: int = 0
     worst: dict[str, Any] = field(default_factory=dict)
+    labels: Counter[int] = field(default_factory=Counter)
+    label_samples: Counter[int] = field(default_factory=Counter)
+    swaps: Counter[tuple[int, int]] = field(default_factory=Counter)
 
-    def add(self, candidate: Array, reference: Array, label: str, excused: Array | None) -> None:
-        """Account for one pair of equal shape.
-
-        Args:
-            excused: entries that are right though they differ (see `ties`), as booleans.
-        """
-        wrong = candidate != reference
-        if excused is not None:
-            wrong &= ~excused
-        self.entries += int(reference.size)
-        values, counts = np.unique(reference, return_counts=True)
-        self.classes.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        if not wrong.any():
+    def add(self, candidate: Array, reference: Array, label: str, *, classes: bool) -> None:
+        """Account for one pair of arrays of one shape."""
+        if not reference.size:
             return
-        self.differ += int(wrong.sum())
-        pairs = np.stack([reference[wrong], candidate[wrong]]).astype(np.int64)
-        kinds, counts = np.unique(pairs, axis=1, return_counts=True)
-        for (old, new), count in zip(kinds.T.tolist(), counts.tolist(), strict=True):
-            self.swaps[old, new] += count
-        if not self.worst:
-            index = tuple(int(item) for item in np.argwhere(wrong)[0])
+        left, right = np.atleast_1d(candidate), np.atleast_1d(reference)
+        differ = left != right
+        if not self.worst or (self.same == self.entries and differ.any()):
+            index = np.unravel_index(int(differ.argmax()), differ.shape)
             self.worst = {
                 "input": label,
-                "index": list(index),
-                "candidate": int(candidate[index]),
-                "reference": int(reference[index]),
+                "index": [int(item) for item in index] if reference.ndim else [],
+                "candidate": int(left[index]),
+                "reference": int(right[index]),
             }
+        self.entries += differ.size
+        self.same += int(differ.size - differ.sum())
+        self.samples += len(right)
+        self.labels.update(_counted(right))
+        for sample in right:
+            self.label_samples.update(int(item) for item in np.unique(sample))
+        pairs = np.stack([right[differ], left[differ]], axis=-1).astype(np.int64)
+        values, counts = np.unique(pairs, axis=0, return_counts=True)
+        for (old, new), count in zip(values.tolist(), counts.tolist(), strict=True):
+            self.swaps[old, new] += count
 
     def metrics(self) -> dict[str, float]:
-        """``label_agreement``: the share of entries that are equal."""
-        return {"label_agreement": 1.0 - self.differ / self.entries} if self.entries else {}
+        """The metrics by name."""
+        return {"label_agreement": self.same / self.entries}
 
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the share that agrees, as of independent entries.
+        """The 95 % interval of the share (Clopper-Pearson), as if a sample were one entry."""
+        from scipy.stats import beta
 
-        Clopper and Pearson (1934). Neighbours in an image are not independent: it is wider then.
-        """
-        from scipy.special import betaincinv
-
-        right, total = self.entries - self.differ, self.entries
-        low = float(betaincinv(right, total - right + 1, 0.025)) if right else 0.0
-        high = float(betaincinv(right + 1, total - right, 0.975)) if right < total else 1.0
+        count = self.samples
+        same = self.same / self.entries * count
+        tail = (1.0 - _CONFIDENCE) / 2.0
+        low = float(beta.ppf(tail, same, count - same + 1.0)) if same > 0.0 else 0.0
+        high = float(beta.ppf(1.0 - tail, same + 1.0, count - same)) if same < count else 1.0
         return low, high
 
-    def renamed(self) -> list[tuple[int, int, float]]:
-        """Labels that mostly became another one: the reference's, the candidate's, the share."""
-        found = {
-            (old, new): count / self.classes[old]
-            for (old, new), count in self.swaps.most_common()
-            if count >= max(_LEAST_RENAMED, _RENAMED * self.classes[old])
-        }
-        return [
-            (old, new, share)
-            for (old, new), share in found.items()
-            if (new, old) in found or self.swaps[old, new] >= _LEAST_SHARE * self.entries
-        ]
-
-    def sentences(self, name: str) -> list[str]:
-        """What is wrong for certain, whatever share may differ."""
-        found = self.renamed()
-        if not found:
-            return []
-        told = ", ".join(
-            f"{old} is {new} in {share:.0%} of its entries" for old, new, share in found[:_LISTED]
-        )
-        more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-        return [
-            f"output {name!r}: labels are mixed up: the reference's {told}{more}; look at the "
-            "order of the classes, and whether it is this model's file"
-        ]
-
-    def details(self, name: str) -> str:
-        """The share that differs and the most frequent swaps, in a line."""
+    def record(self) -> dict[str, Any]:
+        """What a report shows besides the metrics, as plain data."""
         low, high = self.interval()
-        swaps = ", ".join(
-            f"{old} -> {new} ({count})" for (old, new), count in self.swaps.most_common(_LISTED)
+        return {
+            "label_interval": [low, high],
+            "label_entries": self.entries,
+            "label_samples": self.samples,
+            "label_swaps": [
+                {"reference": old, "candidate": new, "entries": count, "of": self.labels[old]}
+                for (old, new), count in self.swaps.most_common(_LISTED)
+            ],
+        }
+
+    def histogram(self) -> None:
+        """None: labels have no distances."""
+
+    def failures(self, name: str) -> list[str]:
+        """A sentence for each systematic confusion of labels."""
+        sentences = []
+        exchanged = {pair for pair in self.swaps if self._is_exchange(*pair)}
+        for old, new in sorted(exchanged):
+            if old < new or (new, old) not in exchanged:
+                sentences.append(
+                    f"output {name!r}: labels {old} and {new} are exchanged: "
+                    f"{self._text(old, new)}, {self._text(new, old)}: look at the label map, and "
+                    "whether it is this model's file"
+                )
+        for (old, new), count in sorted(self.swaps.items()):
+            if (old, new) not in exchanged and self._is_taken(old, count):
+                sentences.append(
+                    f"output {name!r}: label {old} is lost: {self._text(old, new)}: look at the "
+                    "label map, the calibration data, and whether it is this model's file"
+                )
+        return sentences[:_LISTED]
+
+    def swaps_text(self) -> str:
+        """The most frequent swaps in words, or ""."""
+        return ", ".join(self._text(*pair) for pair, _ in self.swaps.most_common(_LISTED))
+
+    def _text(self, old: int, new: int) -> str:
+        return f"{self.swaps[old, new]} of {self.labels[old]} entries {old} became {new}"
+
+    def _is_exchange(self, old: int, new: int) -> bool:
+        return all(
+            self.labels[one] >= _EXCHANGED_ENTRIES
+            and self.swaps[one, other] > _EXCHANGED * self.labels[one]
+            for one, other in ((old, new), (new, old))
         )
+
+    def _is_taken(self, old: int, count: int) -> bool:
+        entries = self.labels[old]
         return (
-            f"output {name!r}: {self.differ} of {self.entries} labels differ (agreement "
-            f"{low:.4g} .. {high:.4g} at 95 %); most often {swaps}"
+            entries >= max(_TAKEN_ENTRIES, _COMMON * self.entries)
+            and self.label_samples[old] >= _TAKEN_SAMPLES
+            and count >= _TAKEN * entries
         )
 
 
-def ties(candidate: Array, reference: Array, values: Array, expected: Array) -> Array:
-    """Entries whose index may be another one, since the values that they stand for are equal.
+def _counted(labels: Array) -> Mapping[int, int]:
+    values, counts = np.unique(labels, return_counts=True)
+    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
 
-    As of top-k: two equal values may come in either order.
+
+def tied(candidate: Array, reference: Array, scores: Array, other_scores: Array) -> Array:
+    """Which labels differ only among ties of the scores that a model gives beside them.
+
+    An index is as good as the reference's if the reference's scores at the two differ by no more
+    than the two sides' scores at these places do, which are judged as an output of their own.
 
     Args:
-        candidate, reference: indices, (..., k).
-        values, expected: the values there, of the candidate and of the reference, of that shape.
+        candidate, reference: labels of one shape, indices along one axis of the scores.
+        scores, other_scores: of the reference and of the candidate, with that axis besides.
+
+    Returns:
+        True where labels differ among ties; all False if the shapes tell of no such axis.
     """
-    scale = float(np.abs(expected).max()) if expected.size else 0.0
-    near = np.abs(values - expected) <= 4 * np.finfo(np.float32).eps * scale
-    gaps = np.abs(np.diff(expected, axis=-1)) <= 4 * np.finfo(np.float32).eps * scale
-    edge = np.zeros((*expected.shape[:-1], 1), bool)
-    tied = np.concatenate([edge, gaps], -1) | np.concatenate([gaps, edge], -1)
-    result: Array = near & tied & (candidate != reference)
-    return result
+    none = np.zeros(reference.shape, bool)
+    axes = [
+        axis
+        for axis in range(1, scores.ndim)
+        if scores.shape[:axis] + scores.shape[axis + 1 :] == reference.shape
+    ]
+    if not axes or scores.shape != other_scores.shape:
+        return none
+    axis = axes[0]
+    limit = scores.shape[axis]
+    inside = (candidate >= 0) & (candidate < limit) & (reference >= 0) & (reference < limit)
+
+    def at(values: Array, labels: Array) -> Array:
+        places = np.expand_dims(np.where(inside, labels, 0).astype(np.int64), axis)
+        taken: Array = np.take_along_axis(values, places, axis).squeeze(axis)
+        return taken.astype(np.float64)
+
+    gap = at(scores, reference) - at(scores, candidate)
+    slack = sum(
+        np.abs(at(scores, item) - at(other_scores, item)) for item in (candidate, reference)
+    )
+    found: Array = (candidate != reference) & inside & (np.abs(gap) <= slack)
+    return found
+
+
+def without_ties(candidate: Array, expected: Array, pairs: Sequence[tuple[Array, Array]]) -> Array:
+    """Labels with the reference's in the place of those that differ only among ties.
+
+    Args:
+        pairs: all outputs of both sides, among them the scores that prove a tie.
+    """
+    for other, scores in pairs:
+        if scores.dtype.kind == "f":
+            ties = tied(candidate, expected, scores, other)
+            candidate = np.where(ties, expected, candidate)
+    return candidate
+
+
+def label_comparisons(
+    name: str, agreement: LabelAgreement, limits: Mapping[str, Limit]
+) -> dict[str, Comparison]:
+    """The share of equal labels beside its limit, if it has one.
+
+    A default limit is broken if the whole interval of the share is beyond it, a stated one if the
+    share is.
+    """
+    limit = limits.get("label_agreement")
+    if limit is None:
+        return {}
+    share = agreement.metrics()["label_agreement"]
+    _, high = agreement.interval()
+    unproven = limit.origin == "default" and limit.allows(high)
+    if unproven and not limit.allows(share):
+        return {}
+    return {"label_agreement": Comparison(limit, share, name)}

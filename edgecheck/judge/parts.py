@@ -1,14 +1,18 @@
-"""Parts of an output that one scale can't hold: what is large hides that they are lost. Pure.
+"""How far the parts of an output agree, each against its own spread. Pure.
 
-One figure of an output is weighted by energy: beside boxes in pixels, probabilities may be rounded
-to nothing without a trace in it. And a simulated quantizer of the whole output makes the same
-mistake. So each index of an axis is also held against its own spread.
+One figure of an output is weighted by energy: four channels of pixels (0..640) hide that every
+probability (0..1) beside them is lost, since one step of an output of 8 bits is then 2.5. A part is
+an index of axis 1 or of the last axis, or a slice that the user named. Of each are measured:
+
+- sqnr_db: variance of the reference around its mean over the power of the error;
+- levels: range of the reference over the step of the candidate's output, the smallest distance of
+  two of its values.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,165 +20,289 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-# An index is lost where the error is more than half of its own spread (6 dB) and it has fewer than
-# four of the output's levels: a uniform quantizer of L levels reaches 20 log10(L) dB of what is
-# spread evenly (Widrow and Kollar, Quantization Noise, 2008), so that these are one and the same.
-_LOST_DB, _FEW_LEVELS = 6.0, 4.0
-# Single lost indices among many are rare classes or units that hardly work; a tenth is a quantity
-# of its own.
-_SHARE = 0.1
-# An index that varies by less than this share of its own size is a constant.
-_CONSTANT = 0.02
-# Enough values for a spread.
-_LEAST_VALUES = 16
-# Axes of more indices are positions rather than quantities.
-_LARGEST_AXIS = 4096
-# More distinct values than that are not those of an 8-bit or smaller output.
-_MOST_LEVELS = 4096
-_LOOKED_AT = 1 << 16
+
+# A part of fewer values says little of its spread.
+_VALUES = 32
+# Parts of a whole output by index are measured up to this number: positions of a sequence are not
+# channels.
+_INDICES = 4096
+# SQNR in dB that 256 levels over a part's own range must give it: twice the 10 dB of the default
+# limit. It excludes parts that are constant but for a few values.
+_OWN_DB = 20.0
+# Values that are summed at a time; whole outputs may not fit in memory.
+_CHUNK_ELEMENTS = 1 << 20
+# Distinct values that are kept to find the step.
+_DISTINCT = 4096
+# What makes a lost part another quantity than its neighbours, and not a weak channel of the same
+# one: its values lie within this many steps of zero, where the parts that are kept spread this many
+# times as far.
+_STEPS, _GAP = 4.0, 16.0
+# An output within these bounds holds one kind of quantity (probabilities, unit vectors), in which a
+# class that no sample shows is rightly near zero.
+_UNIT = 1.0
+_EXACT_DB = 400.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """Neighbouring indices of an axis whose values are lost.
+    """One part of an output.
 
     Attributes:
-        axis: of the output, the batch being 0.
-        first, last: indices, both included.
-        sqnr_db: of the part's spread over its error.
-        levels: how many of the output's steps its range has, at most.
+        name: of a named slice; "" for an index.
+        index: on its axis; the slice's first for a named one.
+        sqnr_db, levels: see the module.
+        spread: the reference's standard deviation.
+        largest: the reference's largest magnitude.
+        own_db: the SQNR that 256 levels over the part's own range give.
     """
 
-    axis: int
-    first: int
-    last: int
+    name: str
+    index: int
     sqnr_db: float
     levels: float
+    spread: float
+    largest: float
+    own_db: float
+
+    @property
+    def alive(self) -> bool:
+        """Whether an 8-bit quantizer of the part's own would keep it."""
+        return self.own_db >= _OWN_DB
 
 
 @dataclass
-class _Axis:
-    """Sums by index of one axis."""
+class _Sums:
+    """Sums over the values of each part; all arrays have one entry a part."""
 
-    values: int
+    count: Array
     total: Array
-    square: Array
+    squares: Array
     error: Array
     low: Array
     high: Array
 
+    @classmethod
+    def of(cls, candidate: Array, reference: Array) -> _Sums:
+        """Of values with one row a part, NaN where there is none to compare."""
+        errors = candidate - reference
+        with np.errstate(over="ignore"):
+            return cls(
+                np.isfinite(reference).sum(axis=1).astype(np.float64),
+                np.nansum(reference, axis=1),
+                np.nansum(reference * reference, axis=1),
+                np.nansum(errors * errors, axis=1),
+                np.nanmin(reference, axis=1, initial=math.inf),
+                np.nanmax(reference, axis=1, initial=-math.inf),
+            )
+
+    def plus(self, other: _Sums) -> _Sums:
+        """Of both."""
+        return _Sums(
+            self.count + other.count,
+            self.total + other.total,
+            self.squares + other.squares,
+            self.error + other.error,
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+        )
+
 
 @dataclass
-class Parts:
-    """The parts of one output so far; feed it with `add`."""
+class PartAgreement:
+    """How the parts of one output agree so far; feed it with `add`.
 
-    axes: dict[int, _Axis] = field(default_factory=dict)
-    step: float = math.inf
-    levels: int = 0
-    low: float = math.inf
-    high: float = -math.inf
+    Attributes:
+        slices: named parts.
+        axis: that of `slices`.
+    """
+
+    slices: Mapping[str, slice] = field(default_factory=dict)
+    axis: int = 1
+    _sums: dict[int, _Sums | None] = field(default_factory=dict)
+    _values: Array = field(default_factory=lambda: np.zeros(0))
+    _continuous: bool = False
+    _problem: str = ""
 
     def add(self, candidate: Array, reference: Array) -> None:
-        """Account for one pair of equal shape, finite, samples on axis 0."""
-        if reference.ndim < 2 or reference.size == 0:
+        """Account for one pair of arrays of floats of one shape; places not finite are left out."""
+        if reference.ndim < 2 or (self.slices and self.axis >= reference.ndim):
+            self._problem = f"it has {reference.ndim} axes, too few for axis {self.axis}"
             return
-        self.low = min(self.low, float(reference.min()))
-        self.high = max(self.high, float(reference.max()))
-        self._look_for_step(candidate)
-        for axis in {1, reference.ndim - 1}:
-            count = reference.shape[axis]
-            if 2 <= count <= _LARGEST_AXIS:
-                self._add_axis(axis, candidate, reference)
+        rows = max(1, _CHUNK_ELEMENTS // max(1, reference[0].size if len(reference) else 1))
+        for start in range(0, len(reference), rows):
+            self._add(candidate[start : start + rows], reference[start : start + rows])
 
-    def _look_for_step(self, candidate: Array) -> None:
-        """The spacing of the candidate's values: the scale of a quantized output."""
-        flat = candidate.reshape(-1)
-        found = np.unique(flat[:: max(1, flat.size // _LOOKED_AT)].astype(np.float64))
-        self.levels = max(self.levels, found.size)
-        if found.size > 1:
-            gaps = np.diff(found)
-            # Dequantized values are a few roundings off their grid.
-            gaps = gaps[gaps > 1e-5 * np.abs(found).max()]
-            self.step = min(self.step, float(gaps.min())) if gaps.size else self.step
+    def _add(self, candidate: Array, reference: Array) -> None:
+        if not reference.size:
+            return
+        left, right = (np.asarray(item, np.float64) for item in (candidate, reference))
+        finite = np.isfinite(left) & np.isfinite(right)
+        left, right = np.where(finite, left, np.nan), np.where(finite, right, np.nan)
+        self._add_values(left[finite])
+        axes = {1, right.ndim - 1} | ({self.axis % right.ndim} if self.slices else set())
+        for axis in axes:
+            rows = [
+                np.moveaxis(item, axis, 0).reshape(item.shape[axis], -1) for item in (left, right)
+            ]
+            if len(rows[0]) > _INDICES and not (self.slices and axis == self.axis % right.ndim):
+                self._sums[axis] = None
+                continue
+            sums = _Sums.of(*rows)
+            before = self._sums.get(axis, sums)
+            if before is None or len(before.count) != len(sums.count):
+                self._sums[axis] = None  # an axis of several sizes has no channels
+            elif axis in self._sums:
+                self._sums[axis] = before.plus(sums)
+            else:
+                self._sums[axis] = sums
 
-    def _add_axis(self, axis: int, candidate: Array, reference: Array) -> None:
-        rest = tuple(item for item in range(reference.ndim) if item != axis)
-        right = reference.astype(np.float64)
-        error = candidate.astype(np.float64) - right
-        count = reference.shape[axis]
-        if axis not in self.axes or len(self.axes[axis].total) != count:
-            zeros = np.zeros(count)
-            self.axes[axis] = _Axis(
-                0, zeros, zeros, zeros, np.full(count, np.inf), np.full(count, -np.inf)
-            )
-        own = self.axes[axis]
-        self.axes[axis] = _Axis(
-            own.values + reference.size // count,
-            own.total + right.sum(rest),
-            own.square + np.square(right).sum(rest),
-            own.error + np.square(error).sum(rest),
-            np.minimum(own.low, right.min(rest)),
-            np.maximum(own.high, right.max(rest)),
-        )
-
-    def lost(self) -> list[Part]:
-        """The parts that are lost, by axis."""
-        if not math.isfinite(self.step) or self.levels > _MOST_LEVELS or self._probabilities:
-            return []
-        return [part for axis, own in sorted(self.axes.items()) for part in self._lost(axis, own)]
+    def _add_values(self, values: Array) -> None:
+        if self._continuous or not values.size:
+            return
+        self._values = np.unique(np.concatenate([self._values, np.unique(values)]))
+        if len(self._values) > _DISTINCT:
+            self._continuous, self._values = True, np.zeros(0)
 
     @property
-    def _probabilities(self) -> bool:
-        """Whether all values may be probabilities: one that stays near 0 is a rare class then."""
-        return self.low >= 0.0 and self.high <= 1.0
+    def step(self) -> float:
+        """The smallest distance of two of the candidate's values; 0 if it has no coarse levels."""
+        if self._continuous or len(self._values) < 2:
+            return 0.0
+        gaps = np.diff(self._values)
+        # Values of one level may differ by rounding of the scale.
+        gaps = gaps[gaps > 1e-5 * float(np.abs(self._values).max())]
+        return float(gaps.min()) if gaps.size else 0.0
 
-    def _lost(self, axis: int, own: _Axis) -> Iterator[Part]:
-        if own.values < _LEAST_VALUES:
-            return
-        mean = own.total / own.values
-        variance = np.maximum(own.square / own.values - mean**2, 0.0)
-        noise = own.error / own.values
-        levels = (own.high - own.low) / self.step
-        varies = np.sqrt(variance) > _CONSTANT * np.abs(mean) + 1e-12 * abs(self.high - self.low)
-        gone = varies & (levels < _FEW_LEVELS) & (noise > variance / 10 ** (_LOST_DB / 10))
-        for first, last in _runs(gone):
-            chosen = slice(first, last + 1)
-            ratio = float(variance[chosen].sum() / noise[chosen].sum())
-            yield Part(axis, first, last, 10 * math.log10(ratio), float(levels[chosen].max()))
+    def named(self) -> list[Part]:
+        """The parts that the user named, with enough values."""
+        axis = self.axis if self.axis > 0 else max(self._sums, default=0)
+        parts: list[Part] = []
+        for name, part in self.slices.items():
+            sums = self._sums.get(axis)
+            if sums is None:
+                continue
+            chosen = _sliced(sums, part)
+            if len(chosen.count):
+                first = range(*part.indices(len(sums.count)))[0]
+                parts += _parts(_summed(chosen), self.step, [first], [name])
+        return parts
 
-    def sentences(self, name: str) -> tuple[list[str], list[str]]:
-        """Failures and warnings about what is lost."""
-        failures: list[str] = []
-        warnings: list[str] = []
-        found = self.lost()
-        for axis in sorted({part.axis for part in found}):
-            parts = [part for part in found if part.axis == axis]
-            count = len(self.axes[axis].total)
-            lost = sum(part.last - part.first + 1 for part in parts)
-            if lost == count:
-                continue  # not a part, but all of it: what the output's own figures are about
-            told = failures if lost >= _SHARE * count else warnings
-            told.append(self._sentence(name, parts, count))
-        # The same values may be lost along two axes; the first one says enough.
-        return failures[:1], warnings[:1] if not failures else []
+    def missing(self, name: str) -> list[str]:
+        """A sentence for each named part that could not be measured."""
+        measured = {part.name for part in self.named()}
+        return [
+            f"output {name!r}: part {part!r} was not judged: "
+            f"{self._problem or f'it has no values, or fewer than {_VALUES}'}"
+            for part in self.slices
+            if part not in measured
+        ]
 
-    def _sentence(self, name: str, parts: Sequence[Part], count: int) -> str:
-        shown = ", ".join(
-            f"{part.first}" if part.first == part.last else f"{part.first} to {part.last}"
-            for part in parts[:3]
+    def indices(self) -> dict[int, list[Part]]:
+        """The parts by index, those with enough values, by axis."""
+        return {
+            axis: _parts(sums, self.step, list(range(len(sums.count))), [""] * len(sums.count))
+            for axis, sums in self._sums.items()
+            if sums is not None
+        }
+
+    def lost(self, limit_db: float) -> dict[int, list[Part]]:
+        """Runs of indices that lost their information to the rest of the output, by axis."""
+        return {
+            axis: lost
+            for axis, parts in self.indices().items()
+            if (lost := _lost(parts, self.step, limit_db))
+        }
+
+
+def _lost(parts: Sequence[Part], step: float, limit_db: float) -> list[Part]:
+    """The lost parts, if they are one run beside parts of another order of magnitude.
+
+    An output of 8 bits always costs its weakest channels the most, which is sound. It is not if the
+    axis falls in two: indices that are all lost, and others that spread much further.
+    """
+    alive = [part for part in parts if part.alive]
+    lost = [
+        part
+        for part in alive
+        if part.sqnr_db < limit_db and step > 0.0 and part.largest <= _STEPS * step
+    ]
+    kept = [part for part in alive if part not in lost]
+    if not lost or not kept or max(part.largest for part in kept) <= _UNIT:
+        return []
+    in_one_run = not any(lost[0].index < part.index < lost[-1].index for part in kept)
+    apart = min(part.spread for part in kept) >= _GAP * max(part.spread for part in lost)
+    return lost if in_one_run and apart else []
+
+
+def failure(name: str, axis: int | None, parts: Sequence[Part], step: float) -> str:
+    """The sentence about parts that lost their information.
+
+    Args:
+        axis: that of indices; None for a named part.
+    """
+    first, last = parts[0], parts[-1]
+    worst = min(parts, key=lambda part: part.sqnr_db)
+    where, keep = f"part {first.name!r}", "keeps"
+    if axis is not None and first is last:
+        where = f"index {first.index} of axis {axis}"
+    elif axis is not None:
+        where, keep = f"indices {first.index}..{last.index} of axis {axis}", "keep at worst"
+    levels = ""
+    if step > 0.0:
+        count = max(part.levels for part in parts)
+        levels = f" (one step of the output is {step:.3g}, which leaves {count:.2g} levels)"
+    return (
+        f"output {name!r}: {where} {keep} {worst.sqnr_db:.2g} dB against the spread of its own "
+        f"values{levels}: make it an output of its own, scale it to the range of the rest, "
+        "or keep the head in float"
+    )
+
+
+def _sliced(sums: _Sums, part: slice) -> _Sums:
+    fields = (sums.count, sums.total, sums.squares, sums.error, sums.low, sums.high)
+    return _Sums(*(item[part] for item in fields))
+
+
+def _summed(sums: _Sums) -> _Sums:
+    """All parts as one, each around its own mean: offsets between channels are not information."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        within = sums.squares - np.where(sums.count > 0, sums.total**2 / sums.count, 0.0)
+    return _Sums(
+        sums.count.sum(keepdims=True),
+        np.zeros(1),
+        within.sum(keepdims=True),
+        sums.error.sum(keepdims=True),
+        sums.low.min(keepdims=True),
+        sums.high.max(keepdims=True),
+    )
+
+
+def _parts(sums: _Sums, step: float, indices: Sequence[int], names: Sequence[str]) -> list[Part]:
+    parts = []
+    for position, (index, name) in enumerate(zip(indices, names, strict=True)):
+        count, low, high = (float(item[position]) for item in (sums.count, sums.low, sums.high))
+        if count < _VALUES or not high > low:
+            continue
+        mean = float(sums.total[position]) / count
+        variance = float(sums.squares[position]) / count - mean * mean
+        largest = max(abs(low), abs(high))
+        # Less is cancellation in float64, or the rounding of float32.
+        if not math.isfinite(variance) or variance <= (1e-6 * largest) ** 2:
+            continue
+        own = (high - low) ** 2 / 12.0 / 256.0**2
+        parts.append(
+            Part(
+                name,
+                index,
+                _decibels(variance, float(sums.error[position]) / count),
+                (high - low) / step if step > 0.0 else math.inf,
+                math.sqrt(variance),
+                largest,
+                _decibels(variance, own),
+            )
         )
-        more = f" and {len(parts) - 3} more ranges" if len(parts) > 3 else ""
-        return (
-            f"output {name!r}: indices {shown}{more} of axis {parts[0].axis} (of {count}) are "
-            f"lost: {min(part.sqnr_db for part in parts):.2g} dB of their own spread, with "
-            f"{max(part.levels for part in parts):.2g} of the levels that the output's step of "
-            f"{self.step:.3g} leaves: the output holds quantities of different scale; give them "
-            "outputs of their own, scale them alike, or keep its last layer in float"
-        )
+    return parts
 
 
-def _runs(chosen: Array) -> Iterator[tuple[int, int]]:
-    """First and last index of each run of true values."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], chosen.astype(np.int8), [0]])))
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):
-        yield int(start), int(stop) - 1
+def _decibels(signal: float, noise: float) -> float:
+    return min(_EXACT_DB, 10.0 * math.log10(signal / noise)) if noise > 0.0 else _EXACT_DB

@@ -139,6 +139,7 @@ class Run:
                 *all_targets(),
                 *PRECISIONS,
                 *model.outputs,
+                *(part for name in model.outputs for part in model.output(name).parts),
                 *model.variants,
                 *DEVICE_CLASSES,
             ],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -192,7 +192,11 @@ def _figure(record: Mapping[str, Any]) -> str:
     values = record["measurements"]
     match record["check"]:
         case "parity" if values.get("outputs"):
-            return _parity_figure(values["outputs"].values())
+            outputs = values["outputs"].values()
+            if decibels := [float(item["sqnr_db"]) for item in outputs if "sqnr_db" in item]:
+                return f"{min(decibels):.0f} dB"
+            shares = [item["label_agreement"] for item in outputs if "label_agreement" in item]
+            return f"{min(shares):.1%} same" if shares else ""
         case "accuracy" if "candidate" in values:
             return f"{float(values['candidate']):.3g}"
         case "latency" if "latency_p50_ms" in values:
@@ -200,12 +204,3 @@ def _figure(record: Mapping[str, Any]) -> str:
         case "memory" if "peak_memory_bytes" in values:
             return format_bytes(float(values["peak_memory_bytes"]))
     return ""
-
-
-def _parity_figure(outputs: Iterable[Mapping[str, Any]]) -> str:
-    """The worst SQNR; where all outputs are labels, the smallest share that agrees."""
-    outputs = list(outputs)
-    ratios_db = [float(item["sqnr_db"]) for item in outputs if "sqnr_db" in item]
-    if ratios_db:
-        return f"{min(ratios_db):.0f} dB"
-    return f"{min(float(item.get('label_agreement', 1.0)) for item in outputs):.4g}"

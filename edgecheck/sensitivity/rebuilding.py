@@ -52,7 +52,8 @@ class Attempt:
     def sqnr_db(self) -> float | None:
         """The worst output's SQNR, over the inputs that parity judges."""
         outputs: Mapping[str, Any] = self.parity.measurements.get("outputs", {})
-        return min((item["sqnr_db"] for item in outputs.values()), default=None)
+        found = [item["sqnr_db"] for item in outputs.values() if "sqnr_db" in item]
+        return min(found, default=None)
 
     @property
     def metric(self) -> float | None:

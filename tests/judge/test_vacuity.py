@@ -70,7 +70,7 @@ def test_class_indices_react_exactly() -> None:
 def test_outputs_of_nan_or_nothing_are_left_to_other_checks() -> None:
     nan, empty = np.array([np.nan]), np.zeros((0,), np.float32)
     assert vacuity.constant_output("y", [[nan, nan]]) == []
-    assert "the same on 2" in sentences(vacuity.constant_output("y", [[empty, empty]]))
+    assert vacuity.constant_output("y", [[empty, empty]]) == []
 
 
 def test_an_input_that_changes_nothing_is_told_but_not_grave() -> None:

@@ -32,6 +32,8 @@ _PARITY = {
     "sqnr_db": "SQNR",
     "cosine": "cosine",
     "top1_agreement": "top-1 agreement",
+    "label_agreement": "labels alike",
+    "worst_part_sqnr_db": "SQNR of the worst index",
 }
 _PARITY_OVER = {
     "outputs": "Outputs against the reference",
@@ -159,6 +161,7 @@ def _tables(record: Record) -> Iterator[Data]:
         if rows:
             head = ["output", "input", "index", "candidate", "reference"]
             yield {"caption": "The worst element", "head": head, "rows": rows}
+        yield from _details_of_outputs(values["outputs"])
     if values.get("batches"):
         yield {
             "caption": "Other batches",
@@ -172,6 +175,27 @@ def _tables(record: Record) -> Iterator[Data]:
                 for item in values["batches"]
             ],
         }
+
+
+def _details_of_outputs(outputs: Mapping[str, Any]) -> Iterator[Data]:
+    """The named parts of outputs, and the labels that are taken for one another."""
+    parts = [
+        [f"{name}/{item['part']}"]
+        + [figures.quantity(key, item.get(key, "")) for key in ("sqnr_db", "levels", "spread")]
+        for name, output in outputs.items()
+        for item in output.get("parts", ())
+    ]
+    if parts:
+        head = ["part", "SQNR against its own spread", "levels", "spread"]
+        yield {"caption": "Parts of outputs", "head": head, "rows": parts}
+    swaps = [
+        [name, str(item["reference"]), str(item["candidate"]), f"{item['entries']} of {item['of']}"]
+        for name, output in outputs.items()
+        for item in output.get("label_swaps", ())
+    ]
+    if swaps:
+        head = ["output", "reference", "candidate", "entries"]
+        yield {"caption": "Labels that differ most often", "head": head, "rows": swaps}
 
 
 def _parity_table(caption: str, outputs: Mapping[str, Any]) -> Data:
