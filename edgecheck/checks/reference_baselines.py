@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecheck.checks import reference_vacuity
+from edgecheck.checks import reference_vacuity, yardstick
 from edgecheck.declare.budget import Limit
 from edgecheck.judge import vacuity
 from edgecheck.judge.agreement import Agreement, divergences, stopped
@@ -104,9 +104,9 @@ class _Compared:
 
         See `edgecheck.capture.client.Sources.simulate`.
         """
-        named_source = workbench.reference_source(self.case, main=False)
+        named_source = yardstick.simulated_source(workbench, self.case)
         if named_source is None:
-            return {}, "the reference is a model file"
+            return {}, "the reference is a model file, and not an .onnx file in float"
         name, source = named_source
         simulation = workbench.sources.simulate(
             name,
@@ -166,12 +166,12 @@ def _float_noise(workbench: Workbench, compared: _Compared, limits: Limits) -> B
     precision = compared.case.precision
     everywhere = range(len(compared.feeds.feeds))
     exact, reason = compared.simulated(workbench, {"kind": "float64"}, everywhere)
-    arithmetic = arithmetic_of(precision)
+    arithmetic = yardstick.own_arithmetic(workbench, compared.case)
     own: dict[int, dict[str, str]] = {}
     if arithmetic and not reason:
         own, reason = compared.simulated(workbench, arithmetic, everywhere)
     if reason:
-        needs = ["noise_ratio", *(["hidden_overflow"] if arithmetic else [])]
+        needs = ["noise_ratio", *(["hidden_overflow"] if precision == "fp16" else [])]
         return _unmeasured(precision, reason, limits, needs)
     return _joined(
         {
@@ -278,6 +278,11 @@ def _unmeasured(precision: str, reason: str, limits: Limits, needs: Sequence[str
         warnings = (
             f"the model's own rounding noise is unknown, so the fixed limits of {precision} "
             f"hold: {reason}",
+        )
+    elif "sqnr_below_honest_db" in needs:
+        warnings = (
+            f"what a plain quantization to {precision} of this model reaches is unknown, so only "
+            f"the fixed limits hold: {reason}",
         )
     return Baselines(warnings=warnings, measurements={"unmeasured": reason})
 
