@@ -147,10 +147,12 @@ def _mean(attributes: Attributes, operands: Sequence[Any], outputs: int) -> Arra
     if total is None:
         return None
     if attributes.get("count_include_pad", 0):
-        return total / values.dtype.type(math.prod(attributes["kernel_shape"]))
+        mean: Array = total / values.dtype.type(math.prod(attributes["kernel_shape"]))
+        return mean
     counts = _pooled(attributes, np.ones((1, 1, *values.shape[2:]), values.dtype), np.sum, 0.0)
     assert counts is not None
-    return total / counts
+    inside: Array = total / counts
+    return inside
 
 
 FAST: Mapping[str, Callable[[Attributes, Sequence[Any], int], Array | None]] = {

@@ -50,7 +50,7 @@ def test_float64_is_nearer_than_half_precision_and_that_than_bytes(images: LiveT
 
 
 def test_what_tf2onnx_does_not_convert_is_the_reason() -> None:
-    class Sorted(tf.Module):  # type: ignore[misc]
+    class Sorted(tf.Module):  # type: ignore[name-defined]
         @tf.function
         def __call__(self, x: Any) -> Any:
             return tf.linalg.eigvalsh(tf.einsum("bi,bj->bij", x, x))
