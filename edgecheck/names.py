@@ -51,3 +51,19 @@ def split_names(text: str) -> list[str]:
 SCHEMA = "edgecheck-report/1"
 # Verdicts from the worst to the best, the order of every listing.
 VERDICTS = ("failed", "inconclusive", "unsupported", "not_checked", "passed")
+
+
+def model_name_of(class_name: str) -> str:
+    """The model's name by its Conformance class: ``TestDigitsCNN`` -> ``digits_cnn``."""
+    stem = class_name.removeprefix("Test") or class_name
+    letters: list[str] = []
+    for position, letter in enumerate(stem):
+        previous = stem[position - 1] if position else ""
+        following = stem[position + 1 : position + 2]
+        starts = letter.isupper() and (
+            previous.islower() or previous.isdigit() or (previous.isupper() and following.islower())
+        )
+        if position and starts:
+            letters.append("_")
+        letters.append(letter.lower())
+    return "".join(letters)

@@ -30,7 +30,7 @@ class Live(Protocol):
     """A source that is opened: the user's model, ready to run and to be captured.
 
     Attributes:
-        kind: ``"torch"`` or ``"tensorflow"``.
+        kind: ``"torch"``, ``"onnx"`` or ``"tensorflow"``.
         model: what the user's source returned.
         training: whether it came in training mode.
     """

@@ -171,10 +171,17 @@ class Sources:
     def _calibration(
         self, name: str, model: Model, arithmetic: Mapping[str, Any]
     ) -> dict[str, Any] | None:
-        """The data that shows ranges, where the arithmetic needs them and there is any."""
-        if arithmetic.get("activations") != "static" or model.calibration is None:
+        """The data that shows ranges, where the arithmetic needs them and there is any.
+
+        A file that came ready has no calibration data here: samples or evaluation data show the
+        ranges of the same inputs.
+        """
+        if arithmetic.get("activations") != "static":
             return None
-        return self.data(name.partition(":")[0], model, "calibration")
+        for what in ("calibration", "samples", "evaluation"):
+            if getattr(model, what) is not None:
+                return self.data(name.partition(":")[0], model, what)
+        return None
 
     def calibration(self, model_name: str, model: Model, folder: Path) -> list[dict[str, str]]:
         """Calls of calibration data that show ranges, as .npy paths by input; none without data."""
@@ -202,8 +209,6 @@ class Sources:
             rows: how many samples of each feed to take; None for all.
             what: names the feeds.
         """
-        if is_onnx(source):
-            return {"outputs": [], "reason": "an ONNX source can't be run in other arithmetic"}
         files = self._calibration(name, model, arithmetic)
 
         def produce(folder: Path) -> Any:

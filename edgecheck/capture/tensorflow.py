@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.capture import tensorflow_digest
-from edgecheck.capture.base import CaptureError, SimulationError, story
+from edgecheck.capture import tensorflow_arithmetic, tensorflow_digest
+from edgecheck.capture.base import CaptureError, story
 from edgecheck.capture.data import dimension_sizes, random_inputs
 from edgecheck.declare.model import BATCH, Input
 from edgecheck.targets.common.tensorflow_files import FIXED, SIGNATURE
@@ -58,6 +58,7 @@ class LiveTensorFlow:
     ) -> None:
         self.model = model
         self._inputs, self._outputs = inputs, list(outputs)
+        self._equivalent: Any = None
         for kind, names in (("input", [item.name for item in inputs]), ("output", self._outputs)):
             for name in names:
                 if not _NAME.fullmatch(name):
@@ -83,8 +84,15 @@ class LiveTensorFlow:
     def simulator(
         self, arithmetic: Mapping[str, Any], calibration: Sequence[Mapping[str, np.ndarray]]
     ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-        """Not possible: TensorFlow's layers fix their type when they are made."""
-        raise SimulationError("a TensorFlow model can't be run in other arithmetic")
+        """The model's ONNX equivalent in other arithmetic."""
+        names = [item.name for item in self._inputs]
+        if self._equivalent is None:
+            self._equivalent = tensorflow_arithmetic.equivalent(
+                lambda path: self._write(path, {}), names
+            )
+        return tensorflow_arithmetic.simulator(
+            self._equivalent, self.infer, names, self._outputs, arithmetic, calibration
+        )
 
     def capture(self, folder: Path, dims: Mapping[str, tuple[int, int]]) -> tuple[Path, str]:
         """Write the SavedModel ``program``, its variables frozen, its signature as declared.

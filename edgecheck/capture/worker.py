@@ -283,7 +283,7 @@ def _seed(seed: int) -> set[str]:
 
 
 def _open_file(path: str, inputs: list[Input], outputs: list[str], what: str) -> Live:
-    """The model in a .pt2 or .keras file or a SavedModel directory."""
+    """The model in a .pt2, .onnx or .keras file or a SavedModel directory."""
     if not Path(path).exists():
         raise UserCodeError(f"{what} does not exist")
     if Path(path).suffix == ".pt2":
@@ -291,6 +291,10 @@ def _open_file(path: str, inputs: list[Input], outputs: list[str], what: str) ->
         from edgecheck.runtime.torch_program import load_program
 
         return LiveTorch(load_program(path), inputs, outputs)
+    if Path(path).suffix == ".onnx":
+        from edgecheck.capture.onnx import LiveOnnx
+
+        return LiveOnnx(path, inputs, outputs)
     from edgecheck.capture import tensorflow
 
     return tensorflow.LiveTensorFlow(tensorflow.load(path, what), inputs, outputs, what)

@@ -22,14 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecheck.capture import data
-from edgecheck.checks import fuzz_inputs
+from edgecheck.checks import fuzz_inputs, yardstick
 from edgecheck.checks.fuzz_inputs import Judged
 from edgecheck.declare.budget import Limit
 from edgecheck.declare.model import BATCH, Input
 from edgecheck.digests import digest_of, file_sha256
 from edgecheck.errors import ChildError, EdgecheckError
 from edgecheck.judge.agreement import Agreement, compare_basics, without_nonfinite
-from edgecheck.judge.noise import Noise, arithmetic_of
+from edgecheck.judge.noise import Noise
 from edgecheck.judge.verdict import Comparison, Evidence
 
 if TYPE_CHECKING:
@@ -258,10 +258,10 @@ class Trial:
     ) -> bool | None:
         """Whether the reference itself rounds as much on this input; None if that is unknown."""
         case = self._case
-        source = self._workbench.reference_source(case, main=False)
+        source = yardstick.simulated_source(self._workbench, case)
         if source is None:
             return None
-        own = {"kind": "float64"}, arithmetic_of(case.precision)
+        own = {"kind": "float64"}, yardstick.own_arithmetic(self._workbench, case)
         references = []
         for arithmetic in own:
             if arithmetic is None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecheck.checks import reference_vacuity
+from edgecheck.checks import reference_vacuity, yardstick
+from edgecheck.checks.compared import Compared, load, rows_to_simulate
 from edgecheck.declare.budget import Limit
 from edgecheck.judge import vacuity
 from edgecheck.judge.agreement import Agreement, divergences, stopped, without_nonfinite
@@ -23,7 +24,6 @@ from edgecheck.judge.noise import (
     Noise,
     arithmetic_of,
     overflow_warnings,
-    rows_needed,
 )
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def measure(
     """
     findings = reference_vacuity.gather(workbench, case, feeds, reference, limits)
     failures, warnings = vacuity.sort(findings, workbench.settings.vacuous)
-    rows = [_rows(case, outputs) for outputs in reference]
-    compared = _Compared(case, feeds, reference, results, rows)
+    rows = [rows_to_simulate(case, outputs) for outputs in reference]
+    compared = Compared(case, feeds, reference, results, rows)
     against = _float_noise if case.precision in ("fp32", "fp16") else _simulated_quantizer
     baselines = against(workbench, compared, limits)
     return Baselines(
@@ -86,71 +86,6 @@ def measure(
             **baselines.measurements,
         },
     )
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """The outputs that are compared.
-
-    Attributes:
-        reference, results: see `measure`.
-        rows: how many samples of each feed are simulated; None for all.
-    """
-
-    case: Case
-    feeds: Feeds
-    reference: Paths
-    results: Mapping[int, Mapping[str, str]]
-    rows: Sequence[int | None]
-
-    def simulated(
-        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
-    ) -> tuple[dict[int, dict[str, str]], str]:
-        """Outputs in other arithmetic by position of the feed, and why there are none, or "".
-
-        See `edgecheck.capture.client.Sources.simulate`.
-        """
-        simulation = self._simulation(workbench, arithmetic, positions)
-        return dict(zip(positions, simulation["outputs"], strict=False)), simulation["reason"]
-
-    def overflowing_sums(
-        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
-    ) -> list[str]:
-        """What adds up inside an operator to more than half precision holds, as sentences."""
-        found: list[str] = self._simulation(workbench, arithmetic, positions).get(
-            "overflowing_sums", []
-        )
-        return found
-
-    def _simulation(
-        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
-    ) -> dict[str, Any]:
-        named_source = workbench.reference_source(self.case, main=False)
-        if named_source is None:
-            return {"outputs": [], "reason": "the reference is a model file"}
-        name, source = named_source
-        return workbench.sources.simulate(
-            name,
-            source,
-            self.case.model,
-            [self.feeds.feeds[index] for index in positions],
-            [self.rows[index] for index in positions],
-            f"parity {list(positions)}",
-            arithmetic,
-        )
-
-    @property
-    def judged(self) -> list[int]:
-        """Positions of the feeds that quantized precisions are judged on (see `parity.run`)."""
-        labels = self.feeds.labels
-        own = [index for index in self.results if labels[index] == "samples"]
-        return own if own and self.case.precision not in ("fp32", "fp16") else list(self.results)
-
-    def pair(self, index: int, name: str) -> tuple[Array, Array] | None:
-        """Candidate and reference of an output that can be subtracted, or None."""
-        candidate, expected = _load(self.results[index][name]), _load(self.reference[index][name])
-        same = candidate.shape == expected.shape and expected.size > 0
-        return (candidate, expected) if same and expected.dtype.kind == "f" else None
 
 
 @dataclass(frozen=True)
@@ -181,12 +116,12 @@ def _joined(
     )
 
 
-def _float_noise(workbench: Workbench, compared: _Compared, limits: Limits) -> Baselines:
+def _float_noise(workbench: Workbench, compared: Compared, limits: Limits) -> Baselines:
     """Each output's error in multiples of its own rounding noise, and hidden overflow."""
     precision = compared.case.precision
     everywhere = range(len(compared.feeds.feeds))
     exact, reason = compared.simulated(workbench, {"kind": "float64"}, everywhere)
-    arithmetic = arithmetic_of(precision)
+    arithmetic = yardstick.own_arithmetic(workbench, compared.case)
     own: dict[int, dict[str, str]] = {}
     half_sums: dict[int, dict[str, str]] = {}
     sums: list[str] = []
@@ -198,7 +133,7 @@ def _float_noise(workbench: Workbench, compared: _Compared, limits: Limits) -> B
             workbench, {**arithmetic, "sums": "half"}, everywhere
         )
     if reason:
-        needs = ["noise_ratio", *(["hidden_overflow"] if arithmetic else [])]
+        needs = ["noise_ratio", *(["hidden_overflow"] if precision == "fp16" else [])]
         return _unmeasured(precision, reason, limits, needs)
     return _joined(
         {
@@ -212,7 +147,7 @@ def _float_noise(workbench: Workbench, compared: _Compared, limits: Limits) -> B
 
 
 def _noise(
-    compared: _Compared,
+    compared: Compared,
     name: str,
     exact: Mapping[int, Mapping[str, str]],
     own: Mapping[int, Mapping[str, str]],
@@ -232,13 +167,13 @@ def _noise(
         if pair is None:
             continue
         candidate, expected = pair
-        truth = _load(exact[index][name])
+        truth = load(exact[index][name])
         count = len(truth) if truth.ndim and compared.rows[index] is not None else None
-        middle = _load(own[index][name]) if own else expected[slice(count)]
+        middle = load(own[index][name]) if own else expected[slice(count)]
         if truth.shape != middle.shape or truth.shape != candidate[slice(count)].shape:
             reason = f"in float64 its shape is {truth.shape}"
             continue
-        added = _load(half_sums[index][name]) if half_sums else None
+        added = load(half_sums[index][name]) if half_sums else None
         same = slice(count)
         if compared.case.model.output(name).matches_nonfinite:
             _, middle, truth = without_nonfinite(expected[same], middle, truth)
@@ -272,7 +207,7 @@ def _judge_noise(
     return _OutputResult(metrics, missing.failures, (*warnings, *missing.warnings), reason)
 
 
-def _others(compared: _Compared, name: str) -> dict[str, float]:
+def _others(compared: Compared, name: str) -> dict[str, float]:
     """``saturation``: share of values clipped; ``kl_divergence``: mean of class scores, in nats.
 
     Each is missing if no values can be compared.
@@ -312,10 +247,15 @@ def _unmeasured(precision: str, reason: str, limits: Limits, needs: Sequence[str
             f"the model's own rounding noise is unknown, so the fixed limits of {precision} "
             f"hold: {reason}",
         )
+    elif "sqnr_below_honest_db" in needs:
+        warnings = (
+            f"what a plain quantization to {precision} of this model reaches is unknown, so only "
+            f"the fixed limits hold: {reason}",
+        )
     return Baselines(warnings=warnings, measurements={"unmeasured": reason})
 
 
-def _simulated_quantizer(workbench: Workbench, compared: _Compared, limits: Limits) -> Baselines:
+def _simulated_quantizer(workbench: Workbench, compared: Compared, limits: Limits) -> Baselines:
     """How far each output's SQNR is below that of a simulated quantization."""
     precision = compared.case.precision
     arithmetic = arithmetic_of(precision)
@@ -336,7 +276,7 @@ def _simulated_quantizer(workbench: Workbench, compared: _Compared, limits: Limi
 
 
 def _agreements(
-    compared: _Compared, name: str, simulations: Mapping[int, Mapping[str, str]]
+    compared: Compared, name: str, simulations: Mapping[int, Mapping[str, str]]
 ) -> tuple[Agreement, Agreement]:
     """Agreement with the reference of an output, simulated and of the candidate, on equal samples.
 
@@ -346,7 +286,7 @@ def _agreements(
     baseline, candidates = Agreement(), Agreement()
     for index in compared.judged:
         pair = compared.pair(index, name)
-        simulated = _load(simulations[index][name])
+        simulated = load(simulations[index][name])
         if pair is not None and compared.case.model.output(name).matches_nonfinite:
             count = len(simulated) if compared.rows[index] is not None else None
             _, simulated = without_nonfinite(pair[1][slice(count)], simulated)
@@ -387,21 +327,3 @@ def _judge_sqnr(
         "and granularity, and whether it is this model's file"
     )
     return _OutputResult(metrics, warnings=(warning,))
-
-
-def _rows(case: Case, outputs: Mapping[str, str]) -> int | None:
-    """How many samples of a feed to simulate; None for all, if outputs have no batch axis."""
-    if not all(item.batched for item in case.model.inputs):
-        return None
-    shapes = [_load(path).shape for path in outputs.values()]
-    sizes = {shape[0] if shape else 0 for shape in shapes}
-    if len(sizes) != 1 or 0 in sizes:
-        return None
-    (batch,) = sizes
-    values = min(int(np.prod(shape[1:])) for shape in shapes)
-    return rows_needed(batch, values, case.precision)
-
-
-def _load(path: str) -> Array:
-    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array

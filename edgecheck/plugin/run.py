@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 from edgecheck.build.artifact_cache import Store
 from edgecheck.declare.case import Case, Matrix, Selection, expand
 from edgecheck.declare.device_classes import DEVICE_CLASSES
-from edgecheck.declare.model import Model, artifact_key
-from edgecheck.errors import DeclarationError, EdgecheckError
+from edgecheck.declare.model import artifact_key
+from edgecheck.errors import EdgecheckError
 from edgecheck.judge.unjudged import Statement, unjudged
-from edgecheck.names import CHECKS, PRECISIONS, SCHEMA, resolve
+from edgecheck.names import CHECKS, PRECISIONS, SCHEMA, model_name_of, resolve
 from edgecheck.plugin.options import Options
+from edgecheck.plugin.target_options import check_target_options
 from edgecheck.process import scratch
 from edgecheck.process.lock import MachineLock, default_path
 from edgecheck.report import record as records
 from edgecheck.targets.base import Target
-from edgecheck.targets.common import keep_float
 from edgecheck.targets.registry import all_targets
 from edgecheck.units import parse_quantity
 
@@ -148,7 +148,7 @@ class Run:
         keys = (*model.artifacts, *model.builders, *model.baselines, *(model.targets or {}))
         for key in keys:
             resolve(artifact_key(key)[0], all_targets(), "target")
-        _check_target_options(model)
+        check_target_options(model)
         matrix = expand(name, model, suite.budget, self.selection)
         self.catalog.expanded += len(matrix.cases)
         self._matrices[suite] = matrix
@@ -208,7 +208,7 @@ class Run:
 
     def model_name(self, suite: type[Conformance]) -> str:
         """What reports call the model of a Conformance class."""
-        return suite.model.name or _model_name(suite.__name__)
+        return suite.model.name or model_name_of(suite.__name__)
 
     def finish_collection(self, selected: Mapping[str, tuple[Case, str]]) -> None:
         """Note the selected cases and their checks by node id, for all processes of the run."""
@@ -383,36 +383,3 @@ class Run:
             for name, target in all_targets().items()
             if target.missing() and name not in judged
         }
-
-
-def _check_target_options(model: Model) -> None:
-    """Hold a model's options against what its targets know.
-
-    Raises:
-        EdgecheckError: there is no such target or option, or a value does not fit.
-    """
-    for name, given in model.target_options.items():
-        target = all_targets()[resolve(name, all_targets(), "target")]
-        for option in given:
-            resolve(option, target.options.defaults, f"option of {name}")
-        if problem := target.options.problem({**target.options.defaults, **given}):
-            raise DeclarationError(f"target_options of {name}: {problem}")
-        for key in given.get(keep_float.OPTION, {}):
-            if variant := key.rpartition("/")[0]:
-                resolve(variant, model.variants, f"variant in {keep_float.OPTION} of {name}")
-
-
-def _model_name(class_name: str) -> str:
-    """``TestDigitsCNN`` -> ``digits_cnn``."""
-    stem = class_name.removeprefix("Test") or class_name
-    letters: list[str] = []
-    for position, letter in enumerate(stem):
-        previous = stem[position - 1] if position else ""
-        following = stem[position + 1 : position + 2]
-        starts = letter.isupper() and (
-            previous.islower() or previous.isdigit() or (previous.isupper() and following.islower())
-        )
-        if position and starts:
-            letters.append("_")
-        letters.append(letter.lower())
-    return "".join(letters)

@@ -50,6 +50,8 @@ def summary_lines(
     if records:
         lines += [*matrix_lines(records, color=color), ""]
     warnings = [f"{item['key']}: {line}" for item in records for line in item["warnings"]]
+    # What could not be measured says how much the other lines are worth, so it comes first.
+    warnings.sort(key=lambda line: " is unknown, so " not in line)
     for line in warnings[:_LISTED_WARNINGS]:
         lines += _wrap(f"warning {line}")
     if len(warnings) > _LISTED_WARNINGS:

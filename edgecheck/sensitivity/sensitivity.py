@@ -218,7 +218,9 @@ def _simulated(
     if source is None:
         raise ChildError("the reference is a model file", kind="raised")
     if is_onnx(source[1]):
-        raise ChildError("an ONNX source can't be run in other arithmetic", kind="raised")
+        raise ChildError(
+            "layers of an ONNX source can't be kept in float one by one", kind="raised"
+        )
     folder = workbench.settings.scratch / "sensitivity" / case.model_name
     feeds, references = _calls(workbench, case, folder)
 

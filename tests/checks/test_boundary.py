@@ -22,12 +22,20 @@ from edgecheck.workbench import Workbench
 node = helper.make_node
 GUARDED = [node("Max", ["x", "least"], ["above"]), node("Log", ["above"], ["y"])]
 LOG = [node("Log", ["x"], ["y"])]
+OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
 # The same but at the upper bound.
 AT_BOUND = [
     node("Max", ["x", "least"], ["above"]),
     node("Log", ["above"], ["logs"]),
     node("Less", ["x", "high"], ["inside"]),
     node("Where", ["inside", "logs", "high"], ["y"]),
+]
+# An operator of ONNX Runtime's own, which ONNX's reference implementation does not know.
+FUSED = [node("Gelu", ["x"], ["y"], domain="com.microsoft")]
+FUSED_BUT_AT_BOUND = [
+    node("Gelu", ["x"], ["smooth"], domain="com.microsoft"),
+    node("Less", ["x", "high"], ["inside"]),
+    node("Where", ["inside", "smooth", "least"], ["y"]),
 ]
 Measure = Callable[..., Evidence]
 
@@ -44,7 +52,7 @@ def save(path: Path, nodes: list[Any]) -> Path:
         [values["y"]],
         [helper.make_tensor(name, TensorProto.FLOAT, [], [v]) for name, v in constants.items()],
     )
-    made = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    made = helper.make_model(graph, ir_version=10, opset_imports=OPSETS)
     onnx.save(made, path)
     return path
 
@@ -92,11 +100,19 @@ def test_a_reference_that_breaks_at_a_bound_is_a_warning(measure: Measure) -> No
     assert found.failures == ()
 
 
+def test_an_error_fails_by_the_fixed_limits_where_nothing_is_known_of_rounding(
+    measure: Measure,
+) -> None:
+    found = measure(FUSED_BUT_AT_BOUND, FUSED)
+    (failure,) = found.failures
+    assert failure.startswith("with all inputs at their highest (declared domain): ")
+
+
 def test_an_error_fails_where_rounding_is_known_or_the_limit_is_stated(measure: Measure) -> None:
     found = measure(AT_BOUND, GUARDED)
-    (warning,) = found.warnings  # of an ONNX source the rounding is not known
-    assert warning.startswith("with all inputs at their highest (declared domain): ")
-    assert found.failures == ()
+    (failure,) = found.failures
+    assert failure.startswith("with all inputs at their highest (declared domain): ")
+    assert found.warnings == ()
     stated = measure(AT_BOUND, GUARDED, Budget(max_abs_error=0.5))
     (failure,) = stated.failures
     assert "max_abs_error[y] 1 is not <= 0.5 (budget)" in failure

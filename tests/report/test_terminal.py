@@ -454,3 +454,11 @@ def test_only_the_first_warnings_are_listed_and_the_rest_counted() -> None:
 
 def test_a_run_without_anything_to_tell_tells_nothing() -> None:
     assert summary_lines([], OPEN, [], {}, color=False) == []
+
+
+def test_what_could_not_be_measured_is_listed_before_other_warnings() -> None:
+    unknown = "the model's own rounding noise is unknown, so the fixed limits of fp32 hold: no"
+    found = [record(warnings=[*(f"look {number}" for number in range(7)), unknown])]
+    lines = summary_lines(found, OPEN, [], {}, color=False)
+    first = next(line for line in lines if line.startswith("warning "))
+    assert "rounding noise is unknown" in first

@@ -169,7 +169,7 @@ def test_an_onnx_source_is_ranked_by_rebuilds(workbench: Workbench, tmp_path: Pa
     onnx.save(made, tmp_path / "m.onnx")
     model = replace(case.model, source=str(tmp_path / "m.onnx"))
     found = sensitivity.find(workbench, replace(case, model=model, model_name="graph"))
-    assert found.simulated == "an ONNX source can't be run in other arithmetic"
+    assert found.simulated == "layers of an ONNX source can't be kept in float one by one"
     assert found.kind == "found"
     assert found.best is not None
     assert found.best.keep == ("after", "wide")

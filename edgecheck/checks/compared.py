@@ -1,0 +1,110 @@
+"""The outputs of a candidate and its reference that are compared, and how they are simulated.
+
+A part of `edgecheck.checks.reference_baselines`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecheck.checks import yardstick
+from edgecheck.judge.noise import rows_needed
+
+if TYPE_CHECKING:
+    from edgecheck.declare.case import Case
+    from edgecheck.workbench import Feeds, Workbench
+
+Array = npt.NDArray[Any]
+Paths = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The outputs that are compared.
+
+    Attributes:
+        reference, results: see `measure`.
+        rows: how many samples of each feed are simulated; None for all.
+    """
+
+    case: Case
+    feeds: Feeds
+    reference: Paths
+    results: Mapping[int, Mapping[str, str]]
+    rows: Sequence[int | None]
+
+    def simulated(
+        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
+    ) -> tuple[dict[int, dict[str, str]], str]:
+        """Outputs in other arithmetic by position of the feed, and why there are none, or "".
+
+        See `edgecheck.capture.client.Sources.simulate`.
+        """
+        simulation = self._simulation(workbench, arithmetic, positions)
+        return dict(zip(positions, simulation["outputs"], strict=False)), simulation["reason"]
+
+    def overflowing_sums(
+        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
+    ) -> list[str]:
+        """What adds up inside an operator to more than half precision holds, as sentences."""
+        found: list[str] = self._simulation(workbench, arithmetic, positions).get(
+            "overflowing_sums", []
+        )
+        return found
+
+    def _simulation(
+        self, workbench: Workbench, arithmetic: Mapping[str, Any], positions: Sequence[int]
+    ) -> dict[str, Any]:
+        named_source = yardstick.simulated_source(workbench, self.case)
+        if named_source is None:
+            return {
+                "outputs": [],
+                "reason": "the reference is a model file, and not an .onnx file in float",
+            }
+        name, source = named_source
+        return workbench.sources.simulate(
+            name,
+            source,
+            self.case.model,
+            [self.feeds.feeds[index] for index in positions],
+            [self.rows[index] for index in positions],
+            f"parity {list(positions)}",
+            arithmetic,
+        )
+
+    @property
+    def judged(self) -> list[int]:
+        """Positions of the feeds that quantized precisions are judged on (see `parity.run`)."""
+        labels = self.feeds.labels
+        own = [index for index in self.results if labels[index] == "samples"]
+        return own if own and self.case.precision not in ("fp32", "fp16") else list(self.results)
+
+    def pair(self, index: int, name: str) -> tuple[Array, Array] | None:
+        """Candidate and reference of an output that can be subtracted, or None."""
+        candidate, expected = load(self.results[index][name]), load(self.reference[index][name])
+        same = candidate.shape == expected.shape and expected.size > 0
+        return (candidate, expected) if same and expected.dtype.kind == "f" else None
+
+
+def rows_to_simulate(case: Case, outputs: Mapping[str, str]) -> int | None:
+    """How many samples of a feed to simulate; None for all, if outputs have no batch axis."""
+    if not all(item.batched for item in case.model.inputs):
+        return None
+    shapes = [load(path).shape for path in outputs.values()]
+    sizes = {shape[0] if shape else 0 for shape in shapes}
+    if len(sizes) != 1 or 0 in sizes:
+        return None
+    (batch,) = sizes
+    values = min(int(np.prod(shape[1:])) for shape in shapes)
+    return rows_needed(batch, values, case.precision)
+
+
+def load(path: str) -> Array:
+    """A .npy file, mapped."""
+    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
