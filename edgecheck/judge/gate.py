@@ -30,13 +30,18 @@ def judge_gate(
     accept_missing: bool,
     errors: Sequence[str] = (),
     faults: Sequence[str] = (),
+    interrupted: bool = False,
 ) -> Gate:
     """What the records of a run say of the release: any failure, or a required case not checked.
 
     Args:
         errors: what is wrong with the selection.
         faults: what else closes the gate, beside the cases.
+        interrupted: whether the run ended before it was done: then it says nothing of the release.
     """
+    if interrupted:
+        judged = sum(item["verdict"] != "not_checked" for item in records)
+        return Gate(True, f"gate closed: interrupted; {judged} of {len(records)} cases were judged")
     if errors:
         return Gate(True, f"gate closed: {'; '.join(errors)}")
     counts = count_verdicts(records)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import signal
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -67,12 +69,25 @@ def run_of(config: pytest.Config) -> Run:
             end_with_parent()
         else:
             _check_reports(config, options)
+            _end_in_order(config)
     except EdgecheckError as error:
         raise pytest.UsageError(f"edgecheck: {error}") from None
     for name in all_targets().keys() - set(built_in_names()):
         config.addinivalue_line("markers", f"{name}: cases of the target {name} (edgecheck)")
     config.stash[_RUN] = run
     return run
+
+
+def _end_in_order(config: pytest.Config) -> None:
+    """Take SIGTERM, by which CI cancels a job, as Ctrl-C is taken: what is known is reported."""
+    alone = threading.current_thread() is threading.main_thread()
+    if alone and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+        def restore() -> None:
+            signal.signal(signal.SIGTERM, before)
+
+        config.add_cleanup(restore)
 
 
 def _teller(config: pytest.Config) -> Callable[[str], None]:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _NAMED = 3
 
 
+# Also where the collection failed: nothing was run then.
+_UNFINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+
+
 class Reporter:
     """Hooks of the process that is not an xdist worker."""
 
@@ -84,6 +88,7 @@ class Reporter:
         self._gate = judge_gate(
             self._records,
             accept_missing=run.options.missing == "skip",
+            interrupted=session.exitstatus in _UNFINISHED,
             errors=errors,
             faults=[
                 *run.unjudged(self._records),

@@ -112,6 +112,8 @@ class Run:
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._matrices: dict[type, Matrix] = {}
         self._owners: dict[str, type] = {}
+        # Models by the precision that was named and why they can't be had in it.
+        self._lacking: dict[tuple[str, str], list[str]] = {}
         self._devices: dict[str, dict[str, Any]] = {}
 
     # -- collection ---------------------------------------------------------------------------
@@ -169,9 +171,7 @@ class Run:
         for precision in self.selection.precisions or ():
             reasons = [item.reason for item in matrix.absences if item.what == precision]
             if reasons and precision not in judged:
-                self.catalog.errors.append(
-                    f"{precision} was named, and {name} can't be had in it: {reasons[0]}"
-                )
+                self._lacking.setdefault((precision, reasons[0]), []).append(name)
 
     def unjudged(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
         """What was stated and not judged, by the records of the run."""
@@ -218,6 +218,10 @@ class Run:
             for nodeid, (case, check) in selected.items()
         }
         self._check_globs()
+        self.catalog.errors += [
+            f"{precision} was named, and {', '.join(names)} can't be had in it: {reason}"
+            for (precision, reason), names in self._lacking.items()
+        ]
         if self._matrices and not self.catalog.expanded and self.selection.required:
             names = ", ".join(target.name for target in self.selection.targets)
             self.catalog.errors.append(f"no model has a case on {names} as selected")
