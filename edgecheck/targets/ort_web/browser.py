@@ -61,6 +61,11 @@ class BrowserError(Exception):
     stands_alone = True
 
 
+# Chromium's socket lies in its folder, and a socket's path has at most 108 bytes (unix(7)): a
+# run's own folder for temporary files is too deep. The janitor removes this one.
+_SHORT_PARENT = "/tmp" if Path("/tmp").is_dir() else None
+
+
 def find_browser() -> str:
     """The path of a Chromium: one on the search path, else Playwright's own; "" without any."""
     for name in _NAMES:
@@ -93,7 +98,7 @@ class Tab:
         if not executable:
             raise BrowserError(f"no Chromium on the search path ({', '.join(_NAMES)})")
         self._error = sync_api.Error
-        self._folder = tempfile.mkdtemp(prefix="edgecheck-chromium-")
+        self._folder = tempfile.mkdtemp(prefix="edgecheck-chromium-", dir=_SHORT_PARENT)
         self._janitor = subprocess.Popen(
             [sys.executable, "-ISc", _JANITOR, self._folder],
             stdin=subprocess.PIPE,
