@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import TINY_NETWORK, TINY_WEIGHTS, write_tiny
 
 
+@pytest.mark.long
 def test_the_file_is_the_module(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     onnxruntime = pytest.importorskip("onnxruntime")

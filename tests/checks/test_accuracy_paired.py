@@ -79,6 +79,9 @@ class TestTyping(Conformance):
 '''
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def judged(judge: Judge) -> Judged:
     return judge(SUITE, "--edge-targets=ort", "--edge-checks=accuracy")

@@ -44,6 +44,7 @@ def test_the_failures_text_and_record_name_the_layer(judge: Judge) -> None:
     assert done.output.count("first broken: output (Linear)") == 2
 
 
+@pytest.mark.long
 def test_it_is_left_out_on_request(judge: Judge) -> None:
     done = judge(SUITE, "--edge-targets=ort", "--edge-checks=parity", "--edge-explain=no")
     assert done.status == 1
@@ -51,6 +52,7 @@ def test_it_is_left_out_on_request(judge: Judge) -> None:
     assert "first broken" not in done.output
 
 
+@pytest.mark.long
 def test_a_failure_that_no_layer_explains_adds_nothing(judge: Judge) -> None:
     done = judge(
         """

@@ -65,6 +65,7 @@ def judged(judge: Judge) -> Judged:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.long
 def test_a_second_build_is_the_same_file(judged: Judged, precision: str) -> None:
     case = judged.cases[f"same/ort/{precision}/parity"]
     assert case["measurements"]["rebuild"] == {"same_file": True}
@@ -74,6 +75,7 @@ def test_a_second_build_is_the_same_file(judged: Judged, precision: str) -> None
     assert [text for text in told if precision == "fp32" or "builds" in text] == []
 
 
+@pytest.mark.long
 def test_other_bytes_with_the_same_outputs_are_told(judged: Judged) -> None:
     case = judged.cases["named/ort/fp32/parity"]
     assert case["verdict"] == "passed"
@@ -81,12 +83,14 @@ def test_other_bytes_with_the_same_outputs_are_told(judged: Judged) -> None:
     assert case["measurements"]["rebuild"]["differences"]["logits"]["max_abs_error"] == 0
 
 
+@pytest.mark.long
 def test_other_outputs_fail(judged: Judged) -> None:
     case = judged.cases["drawn/ort/fp32/parity"]
     assert case["verdict"] == "failed"
     assert "differs between two builds of the same program" in case["reason"]
 
 
+@pytest.mark.long
 def test_nothing_is_built_twice_unasked(judge: Judge) -> None:
     done = judge(SUITE, "--edge-targets=ort", "--edge-checks=parity", "--edge-models=same")
     assert "rebuild" not in done.cases["same/ort/fp32/parity"]["measurements"]

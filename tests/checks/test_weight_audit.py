@@ -46,6 +46,7 @@ def flipped(sound: Path, bit: int, path: Path) -> Path:
     return saved
 
 
+@pytest.mark.long
 def test_one_flipped_bit_fails_and_its_layer_is_named(judge: Judge, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     sound = judge(SUITE.replace("ARTIFACTS", "{}"), *ARGUMENTS, f"--edge-cache={cache}")

@@ -19,14 +19,16 @@ from tests.faults.verdicts import Score
 SLICE = (
     "dropout-cnn-ort-fp32",
     "swapped-names-series-ort-fp32",
-    "as-strings-cnn-ort-int8",
     "transposed-cnn-block3-0-ort-fp32",
-    "bit-18-cnn-hidden-ort-fp32",
     "bit-0-series-conv1-coreml-fp16",
-    "pruned-cnn-coreml-palettized",
     "zeroed-cnn-hidden-tflite-int8",
-    "dropout-scale-transformer-tflite-int8",
     "clipped-range-cnn-ort-int8",
+)
+LONG_SLICE = (
+    "as-strings-cnn-ort-int8",
+    "bit-18-cnn-hidden-ort-fp32",
+    "pruned-cnn-coreml-palettized",
+    "dropout-scale-transformer-tflite-int8",
     "cut-by-1-cnn-tflite-int8",
     "no-weights-cnn-coreml-fp32",
     "unguarded-cnn-ort-fp32",
@@ -44,10 +46,12 @@ def test_the_corpus_has_two_faults_of_each_kind_and_each_target() -> None:
     assert {"ort", "tflite", "coreml"} <= {fault.target for fault in corpus.FAULTS}
 
 
-@pytest.fixture(scope="module")
-def planted() -> list[Fault]:
-    faults = [fault for fault in corpus.FAULTS if fault.name in SLICE]
-    assert len(faults) == len(SLICE)
+@pytest.fixture(
+    scope="module", params=[SLICE, pytest.param(LONG_SLICE, marks=pytest.mark.long)], ids=len
+)
+def planted(request: pytest.FixtureRequest) -> list[Fault]:
+    faults = [fault for fault in corpus.FAULTS if fault.name in request.param]
+    assert len(faults) == len(request.param)
     return faults
 
 

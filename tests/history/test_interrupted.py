@@ -108,6 +108,7 @@ def start(directory: Path) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.long
 def test_a_pytest_run_that_is_killed_at_its_end_leaves_whole_runs(suite: Path) -> None:
     assert start(suite).wait(120) == 0
     path, history = suite / "edge.json", str(suite / "history.db")

@@ -113,6 +113,7 @@ def test_without_the_option_all_is_measured(bench: Bench, base: dict[str, Any]) 
 CHEAP = "--edge-checks=export,parity,accuracy"
 
 
+@pytest.mark.long
 def test_a_changed_limit_is_judged_again(bench: Bench, base: dict[str, Any]) -> None:
     # A limit is part of all checks' digests: which check judges which is not told.
     suite = SUITE.replace('"1 MB"', '"2 MB"')
@@ -139,6 +140,7 @@ def test_a_changed_limit_is_judged_again(bench: Bench, base: dict[str, Any]) -> 
         ("% 4", "* 0", {"export", "parity"}),
     ],
 )
+@pytest.mark.long
 def test_a_changed_metric_or_data_scores_again(
     bench: Bench, base: dict[str, Any], old: str, new: str, same: set[str]
 ) -> None:
@@ -152,6 +154,7 @@ def test_a_changed_metric_or_data_scores_again(
 @pytest.mark.parametrize(
     ("old", "new"), [("np.eye(16,", "np.zeros((16, 16),"), ("evaluation=", "seed=7, evaluation=")]
 )
+@pytest.mark.long
 def test_changed_inputs_are_run_again(
     bench: Bench, base: dict[str, Any], old: str, new: str
 ) -> None:
@@ -160,6 +163,7 @@ def test_changed_inputs_are_run_again(
     assert reused(run) == {"export"}
 
 
+@pytest.mark.long
 def test_a_changed_model_is_measured_again(
     judge: Judge, base: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -169,6 +173,7 @@ def test_a_changed_model_is_measured_again(
     assert reused(run) == set()
 
 
+@pytest.mark.long
 def test_another_device_is_measured_and_another_processor_judged_again(
     bench: Bench, base: dict[str, Any]
 ) -> None:

@@ -152,8 +152,15 @@ def test_the_table_names_the_layer_in_the_users_model(suite: Path) -> None:
     [
         ("swapped/ort/fp32", "outputs", "'boxes' carries 'scores'"),
         ("clean/ort/fp32", "none", "no layer stands out"),
-        ("clean/executorch/fp32", "none", "no layer stands out"),
-        ("branch/ort/fp32", "capture", "the captured program already differs"),
+        pytest.param(
+            "clean/executorch/fp32", "none", "no layer stands out", marks=pytest.mark.long
+        ),
+        pytest.param(
+            "branch/ort/fp32",
+            "capture",
+            "the captured program already differs",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_what_is_no_single_layer_is_told_apart(

@@ -45,10 +45,10 @@ def benches(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]:
     [
         ("ort", "convolutional", "int8", 20),
         ("tflite", "convolutional", "fp32", 10),
-        ("tflite", "encoder", "int8", 15),
-        ("coreml", "encoder", "fp16", 10),
-        ("executorch", "convolutional", "fp32", 8),
-        ("executorch", "encoder", "int8", 20),
+        pytest.param("tflite", "encoder", "int8", 15, marks=pytest.mark.long),
+        pytest.param("coreml", "encoder", "fp16", 10, marks=pytest.mark.long),
+        pytest.param("executorch", "convolutional", "fp32", 8, marks=pytest.mark.long),
+        pytest.param("executorch", "encoder", "int8", 20, marks=pytest.mark.long),
     ],
 )
 def test_the_broken_layer_or_its_neighbour_is_named(

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("transformers")
 
 
+@pytest.mark.long
 def test_architectures_of_others_agree_with_pytorch() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.architectures", "BertModel", "Wav2Vec2ForCTC"],

@@ -80,6 +80,7 @@ def test_for_workers_timing_comes_last(items: list[pytest.Item]) -> None:
     assert sum(timed) == 8
 
 
+@pytest.mark.long
 def test_workers_take_stretches_unless_another_way_is_asked_for(judge: Judge) -> None:
     suite = "class TestTiny(Conformance):\n    model = file_model()\n"
     only = ("--edge-targets=ort", "--edge-precisions=fp32", "--edge-checks=export")

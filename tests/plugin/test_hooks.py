@@ -297,6 +297,7 @@ def steady(run: Judged) -> object:
     return {**run.report, "run": None, "cases": cases}
 
 
+@pytest.mark.long
 def test_reports_are_the_same_alone_and_spread_over_workers(alone: Judged, spread: Judged) -> None:
     assert alone.status == spread.status == 0
     assert steady(alone) == steady(spread)
@@ -322,6 +323,7 @@ def test_junit_has_properties_of_every_case(name: str, request: pytest.FixtureRe
         assert len(properties) == len(list(case.iter("property")))
 
 
+@pytest.mark.long
 def test_nothing_is_built_twice_by_eight_workers(judge: Judge, tmp_path: Path) -> None:
     log = tmp_path / "builds"
     suite = f"""

@@ -26,8 +26,8 @@ class TestTiny(Conformance):
     ("module", "function", "what"),
     [
         ("html", "write", "no html written"),
-        ("summary", "as_markdown", "no summary written"),
-        ("terminal", "summary_lines", "no table shown"),
+        pytest.param("summary", "as_markdown", "no summary written", marks=pytest.mark.long),
+        pytest.param("terminal", "summary_lines", "no table shown", marks=pytest.mark.long),
     ],
 )
 def test_a_view_that_raises_is_a_line_and_the_others_are_whole(

@@ -42,7 +42,9 @@ def saved(judged: Judged, name: str = "b.json") -> dict[str, dict[str, Any]]:
     return {item["fullname"]: item for item in found}
 
 
-@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "xdist"])
+@pytest.mark.parametrize(
+    "workers", [(), pytest.param(("-n2",), marks=pytest.mark.long)], ids=["alone", "xdist"]
+)
 def test_each_latency_case_is_a_record_with_the_samples_of_the_report(
     judge: Judge, workers: tuple[str, ...]
 ) -> None:
@@ -71,6 +73,7 @@ def test_each_latency_case_is_a_record_with_the_samples_of_the_report(
     assert "no pytest-benchmark records" not in judged.output
 
 
+@pytest.mark.long
 def test_a_saved_run_is_compared_with_and_a_regression_fails(judge: Judge, tmp_path: Path) -> None:
     storage = f"--benchmark-storage=file://{tmp_path}"
     first = judge(SUITE, *LATENCY, storage, "--benchmark-save=first")
@@ -98,6 +101,7 @@ def test_a_saved_run_is_compared_with_and_a_regression_fails(judge: Judge, tmp_p
     ],
     ids=["disabled", "absent"],
 )
+@pytest.mark.long
 def test_without_pytest_benchmark_latency_is_judged_alike(
     judge: Judge, arguments: tuple[str, ...]
 ) -> None:

@@ -184,7 +184,7 @@ def test_three_weighings_agree_and_a_clean_runtime_does_not_grow(
         assert growth(item["inferences"], item["held_bytes"]).sustained < 200
 
 
-@pytest.mark.parametrize("growth_runs", [(20, 20), (20, 200)])
+@pytest.mark.parametrize("growth_runs", [(20, 20), pytest.param((20, 200), marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("target", "driver"), [("ort", "LeakingOnnxRuntime"), ("tflite", "LeakingLiteRT")]
 )

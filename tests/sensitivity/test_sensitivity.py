@@ -102,7 +102,7 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     made.close()
 
 
-@pytest.mark.parametrize("target", ["ort", "tflite"])
+@pytest.mark.parametrize("target", ["ort", pytest.param("tflite", marks=pytest.mark.long)])
 def test_the_one_layer_that_quantizes_badly_is_the_recipe(
     workbench: Workbench, target: str
 ) -> None:
@@ -136,6 +136,7 @@ def test_the_one_layer_that_quantizes_badly_is_the_recipe(
     assert built.size_bytes == found.best.size_bytes > found.declared.size_bytes
 
 
+@pytest.mark.long
 def test_two_layers_that_help_only_together_are_found(workbench: Workbench) -> None:
     found = sensitivity.find(workbench, make_case("between", "ort", quantized_weights=0.3))
     assert found.kind == "found"
@@ -145,6 +146,7 @@ def test_two_layers_that_help_only_together_are_found(workbench: Workbench) -> N
     assert max(gains["after"] or 0.0, gains["wide"] or 0.0) < 3.0
 
 
+@pytest.mark.long
 def test_an_onnx_source_is_ranked_by_rebuilds(workbench: Workbench, tmp_path: Path) -> None:
     case = make_case("between", "ort", quantized_weights=0.3)
     nodes, constants, before = [], [], "x"

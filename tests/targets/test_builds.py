@@ -147,6 +147,7 @@ print("digest", program.capture(digits.qat_cnn(), inputs, ["logits"], {}, Path(s
 """
 
 
+@pytest.mark.long
 def test_the_digest_of_a_quantized_program_is_the_same_in_another_process(tmp_path: Path) -> None:
     """Its graph remembers the objects that it was made of, by their addresses."""
     lines = [

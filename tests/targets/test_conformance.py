@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from edgecheck.targets.registry import all_targets
 from edgecheck.testing import TargetConformance
 
@@ -22,6 +24,7 @@ class TestOrtWeb(TargetConformance):
     target = all_targets()["ort-web"]
 
 
+@pytest.mark.long  # The same runtime as TestOrtWeb.
 class TestOrtWebgpu(TargetConformance):
     target = all_targets()["ort-webgpu"]
 

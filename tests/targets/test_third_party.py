@@ -76,6 +76,7 @@ def test_a_target_of_others_is_judged_by_all_checks(installed: Path, judge: Judg
     assert half["weight_elements"] == {"float16": 16 * 32 + 32 + 32 * 4 + 4}
 
 
+@pytest.mark.long
 def test_the_layer_that_breaks_is_found_with_a_tracer_of_others(
     installed: Path, judge: Judge
 ) -> None:
@@ -88,6 +89,7 @@ def test_the_layer_that_breaks_is_found_with_a_tracer_of_others(
     assert "output (Linear)" in parity["details"]
 
 
+@pytest.mark.long
 def test_the_marker_of_a_target_of_others_selects_it(installed: Path, judge: Judge) -> None:
     run = judge(SUITE, "-m", "fp16 and export", "--edge-targets=numpy-perceptron,ort")
     assert run.status == 0, run.output

@@ -175,7 +175,7 @@ def request(folder: Path, target: str, precision: str, keep: list[str]) -> dict[
         ("ort", "int4"),
         ("tflite", "int8"),
         ("tflite", "int8-dynamic"),
-        ("coreml", "int8"),
+        pytest.param("coreml", "int8", marks=pytest.mark.long),
     ],
 )
 def test_a_kept_layer_is_float_in_the_file_and_the_others_are_not(

@@ -143,6 +143,7 @@ def test_what_is_wrong_is_told_in_one_line(judged: Judged, model: str, says: str
     assert "\n" not in record["reason"]
 
 
+@pytest.mark.long
 def test_a_build_that_hangs_is_ended(judge: Judge) -> None:
     run = judge(HANGS, "--edge-targets=coreml,trt", "--edge-checks=export", "--edge-timeout=5")
     assert run.status == 1

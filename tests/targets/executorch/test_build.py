@@ -129,6 +129,7 @@ def test_int4_without_a_layer_for_it_does_not_pass_for_int4(folder: Path) -> Non
     assert share == 0.0
 
 
+@pytest.mark.long
 def test_a_program_trained_for_int8_keeps_its_weights_as_int8(folder: Path) -> None:
     inputs = [Input("image", ("batch", 1, 8, 8), low=0.0, high=1.0)]
     program.capture(digits.qat_cnn(), inputs, OUTPUTS, {}, folder / "qat.pt2")

@@ -218,6 +218,7 @@ def test_an_input_of_another_shape_is_told(judged: Judged) -> None:
 
 
 @needs_browser
+@pytest.mark.long
 def test_a_build_that_hangs_is_ended(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGECHECK_ORT_WEB", str(find_runtime()))
     suite = """
