@@ -47,7 +47,7 @@ class Reporter:
         names = ", ".join(target.name for target in run.selection.targets)
         line = f"edgecheck: targets {names or 'none'}; cache {run.cache}"
         if run.past.baseline is not None:
-            line += f"; baseline {run.past.baseline.run.name}"
+            line += f"; baseline {run.past.baseline.name}"
         return line
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -92,6 +92,7 @@ class Reporter:
             errors=errors,
             faults=[
                 *run.unjudged(self._records),
+                *self._not_compared(run),
                 *self._vanished(run),
                 *self._stale_waivers(run),
             ],
@@ -212,6 +213,13 @@ class Reporter:
             Path(item).is_dir() and Path(item).resolve().parent in (root, root.parent)
             for item in config.args
         )
+
+    def _not_compared(self, run: Run) -> list[str]:
+        """That no regression could have been found, where one fails."""
+        found = self._comparison
+        if found is None or found.cases or "regression" not in run.past.fail_on:
+            return []
+        return [f"nothing was compared: {found.before.name} has none of these cases"]
 
     def _vanished(self, run: Run) -> list[str]:
         if self._comparison is None or not self._comparison.vanished:

@@ -161,7 +161,7 @@ class Run:
         return matrix
 
     def _note_what_is_stated(self, name: str, suite: type[Conformance], matrix: Matrix) -> None:
-        """Note the limits, and that a precision which was named can't be judged at all."""
+        """Note the limits, and that a precision which was named or declared can't be judged."""
         if matrix.cases:
             self.catalog.stated += [
                 asdict(Statement(name, limit, key, tuple(suite.model.outputs)))
@@ -172,6 +172,13 @@ class Run:
             reasons = [item.reason for item in matrix.absences if item.what == precision]
             if reasons and precision not in judged:
                 self._lacking.setdefault((precision, reasons[0]), []).append(name)
+        for item in matrix.absences if suite.model.targets is not None else ():
+            target = item.subject.removeprefix(f"{name}/")
+            declared = suite.model.targets.get(target, ())
+            if item.what in declared and item.what not in (self.selection.precisions or ()):
+                self.catalog.errors.append(
+                    f"{item.subject} declares {item.what}, and it can't be had: {item.reason}"
+                )
 
     def unjudged(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
         """What was stated and not judged, by the records of the run."""
