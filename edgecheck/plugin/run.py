@@ -172,9 +172,9 @@ class Run:
             reasons = [item.reason for item in matrix.absences if item.what == precision]
             if reasons and precision not in judged:
                 self._lacking.setdefault((precision, reasons[0]), []).append(name)
-        for item in matrix.absences if suite.model.targets is not None else ():
-            target = item.subject.removeprefix(f"{name}/")
-            declared = suite.model.targets.get(target, ())
+        targets = suite.model.targets or {}
+        for item in matrix.absences:
+            declared = targets.get(item.subject.removeprefix(f"{name}/"), ())
             if item.what in declared and item.what not in (self.selection.precisions or ()):
                 self.catalog.errors.append(
                     f"{item.subject} declares {item.what}, and it can't be had: {item.reason}"
