@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgecheck.plain import plain
 from edgecheck.plugin.config import history_of, run_of, started
 from edgecheck.plugin.options import DEFAULT_HISTORY
 
@@ -162,8 +163,9 @@ class Reporter:
                     lambda: _append(Path(target), summary.as_markdown(document, comparison)),
                 )
             )
+        paths = {"json": options.json, "html": options.html, "history": history}
         for what, asked, write in writers:
-            if (problem := _problem(write)) is not None:
+            if (problem := _problem(write, str(paths.get(what, target)))) is not None:
                 self._note_failure(f"no {what} written: {problem.text}", asked or problem.internal)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             self._shown("annotations", lambda: self._annotate(document))
@@ -182,7 +184,7 @@ class Reporter:
 
     def _shown(self, what: str, show: Callable[[], object]) -> None:
         """Show a part of the run; if it can't be shown, the parts beside it still are."""
-        if (problem := _problem(show)) is not None:
+        if (problem := _problem(show, "")) is not None:
             self._note_failure(f"no {what} shown: {problem.text}", closes=True)
 
     # -- what closes the gate beside the cases ------------------------------------------------
@@ -320,7 +322,7 @@ class _Problem:
     internal: bool = False
 
 
-def _problem(write: Callable[[], object]) -> _Problem | None:
+def _problem(write: Callable[[], object], path: str) -> _Problem | None:
     from edgecheck.errors import EdgecheckError
 
     try:
@@ -328,8 +330,9 @@ def _problem(write: Callable[[], object]) -> _Problem | None:
     except EdgecheckError as error:
         return _Problem(str(error))
     except OSError as error:
-        return _Problem(f"{error.filename}: {error.strerror or error}")
+        return _Problem(plain(f"{error.filename or path}: {error.strerror or error}"))
     except Exception as error:  # a view that breaks must not take the others along
         text = " ".join(str(error).split())[:200]
-        return _Problem(f"internal error, please report it: {type(error).__name__}: {text}", True)
+        text = plain(f"{type(error).__name__}: {text}")
+        return _Problem(f"internal error, please report it: {text}", True)
     return None
