@@ -66,8 +66,6 @@ def test_an_error_of_ours_never_has_control_characters() -> None:
 
 def test_categories_that_are_hidden_are_the_ones_that_are_tested() -> None:
     hidden = {
-        unicodedata.category(chr(code))
-        for code in range(0x3000)
-        if plain(chr(code)) != chr(code)
+        unicodedata.category(chr(code)) for code in range(0x3000) if plain(chr(code)) != chr(code)
     }
     assert hidden - {"Cn", "Zs"} <= set(KINDS)

@@ -92,6 +92,7 @@ class Reporter:
             interrupted=session.exitstatus in _UNFINISHED,
             errors=errors,
             faults=[
+                *run.not_reached(self._records),
                 *run.unjudged(self._records),
                 *self._not_compared(run),
                 *self._vanished(run),
