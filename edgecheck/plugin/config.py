@@ -104,12 +104,13 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
 def _check_reports(config: pytest.Config, options: Options) -> None:
     """Make sure before the run that its reports can be written after it."""
     from edgecheck.history import report_file
-    from edgecheck.report import html
 
     for path in (options.json, options.html, options.summary):
         if path:
             report_file.check_writable(config.invocation_params.dir / path)
     if options.html:
+        from edgecheck.report import html
+
         html.check_available()
     history = history_of(config, options)
     if history and options.history != DEFAULT_HISTORY:

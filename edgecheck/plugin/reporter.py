@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,11 +118,9 @@ class Reporter:
     def _write(self, run: Run, session: pytest.Session) -> None:
         """Write all reports that were asked for; if one can't be, the others still are."""
         from edgecheck.history import report_file
-        from edgecheck.history.results import results_of
-        from edgecheck.history.trends import trends_in
         from edgecheck.judge.gate import count_verdicts
         from edgecheck.report import comparison as comparisons
-        from edgecheck.report import html, summary
+        from edgecheck.report import summary
 
         assert self._gate is not None
         gate = {
@@ -143,18 +142,8 @@ class Reporter:
             asked = options.history != DEFAULT_HISTORY
             writers.append(("history", asked, lambda: _remember(history, document)))
         if options.html:
-            writers.append(
-                (
-                    "html",
-                    True,
-                    lambda: html.write(
-                        here / options.html,
-                        document,
-                        comparison=comparison,
-                        trends=trends_in(history, results_of(document)),
-                    ),
-                )
-            )
+            write_html = partial(self._write_html, here / options.html, document, history)
+            writers.append(("html", True, write_html))
         target = here / options.summary if options.summary else os.environ.get(_SUMMARY, "")
         if target:
             writers.append(
@@ -170,6 +159,15 @@ class Reporter:
                 self._note_failure(f"no {what} written: {problem.text}", asked or problem.internal)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             self._shown("annotations", lambda: self._annotate(document))
+
+    def _write_html(self, path: Path, document: dict[str, Any], history: str) -> None:
+        # Templates and the database take a quarter of a second to import.
+        from edgecheck.history.results import results_of
+        from edgecheck.history.trends import trends_in
+        from edgecheck.report import html
+
+        trends = trends_in(history, results_of(document))
+        html.write(path, document, comparison=self._comparison, trends=trends)
 
     def _annotate(self, document: dict[str, Any]) -> None:
         from edgecheck.report import summary

@@ -61,7 +61,7 @@ class BrowserError(Exception):
     stands_alone = True
 
 
-# Chromium's socket lies two folders deep in its own (75 bytes), and a socket's path has 104 bytes on
+# Chromium's socket lies two folders deep in its own (75 bytes), and its path has 104 bytes on
 # macOS, 108 on Linux (unix(7)).
 _LONGEST_PARENT = 28
 
