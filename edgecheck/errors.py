@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from edgecheck.plain import plain
+
 
 class EdgecheckError(Exception):
     """Base of every error that edgecheck raises on purpose."""
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 class DeclarationError(EdgecheckError):

@@ -15,7 +15,7 @@ PACKAGE = Path(edgecheck.__file__).parent
 ORDER = (
     *("commands", "plugin", "testing", "report", "history", "sensitivity", "checks"),
     *("localization", "workbench", "build", "capture", "devices", "judge", "declare", "targets"),
-    *("mil", "runtime", "process", "names", "units", "digests", "errors"),
+    *("mil", "runtime", "process", "names", "units", "digests", "errors", "plain"),
 )
 # Targets whose files another one runs, holds or extends.
 FAMILIES = {

@@ -7,6 +7,7 @@ samples can show. An improvement never fails.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,10 @@ UPPER_BOUND = "upper-bound"
 # if the verdict depends on the interval.
 _RESAMPLING_S = {"point": 2.0, UPPER_BOUND: 60.0}
 _NAMED = 8
+# Lowest and highest value of the fractions that are no shares: worse than the mean, opposed, or
+# with more words inserted than there are.
+_RANGES = {"r2": (-math.inf, 1.0), "cosine": (-1.0, 1.0), "wer": (0.0, math.inf)}
+_ROUNDING = 1e-5  # of sums in float32
 _PERCENT = f"{100 * CONFIDENCE:g} %"
 
 
@@ -114,7 +119,7 @@ def judge(
     limited = limit and _limited_drop(limit, drop, interval, metric, reference, samples)
     comparisons, failures = _by_policy(limited, policy, paired) if limited else ([], [])
     return conclude(
-        failures=failures,
+        failures=[*_out_of_range(metric, candidate, reference), *failures],
         comparisons=[*comparisons, *_floor(limits.get("accuracy_floor"), candidate, metric)],
         measurements={
             "metric": metric.name,
@@ -135,6 +140,19 @@ def judge(
             ]
         ),
     )
+
+
+def _out_of_range(metric: Metric, candidate: float, reference: float) -> list[str]:
+    """That a metric is not the fraction it is taken for: its limits would mean something else."""
+    low, high = _RANGES.get(metric.name, (0.0, 1.0))
+    for value in (candidate, reference) if metric.fraction else ():
+        if not low - _ROUNDING <= value <= high + _ROUNDING:
+            return [
+                f"{metric.name} is {value:.6g}, where a fraction lies between {low:g} and {high:g}:"
+                " return a fraction, or declare "
+                f"Metric(function, {metric.name!r}, fraction=False), whose limits are in its unit"
+            ]
+    return []
 
 
 @dataclass(frozen=True)

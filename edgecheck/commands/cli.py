@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from edgecheck import __version__
 from edgecheck.commands import cache, compare, doctor, explain, history, merge, report
 from edgecheck.errors import EdgecheckError
+from edgecheck.plain import plain
 
 _SHELLS = ("bash", "zsh", "tcsh")
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except (EdgecheckError, OSError) as error:
-        print(f"edgecheck: {error}", file=sys.stderr)
+        print(f"edgecheck: {plain(str(error))}", file=sys.stderr)
         return 2
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgecheck.plain import plain
 from edgecheck.plugin.options import DEFAULT_HISTORY
 
 _WIDTH = 100
@@ -45,7 +46,7 @@ def table_lines(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
     for title in titles:
         table.add_column(title, no_wrap=title != titles[-1])
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     stream = io.StringIO()
     Console(file=stream, width=_WIDTH, no_color=True).print(table)
     return [line.rstrip() for line in stream.getvalue().splitlines()]

@@ -37,14 +37,14 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edgecheck.history.baseline import find_results
+    from edgecheck.history.baseline import find_baseline
     from edgecheck.history.compare import compare_runs
     from edgecheck.history.metrics import with_effects
     from edgecheck.report import comparison as views
 
     metrics = with_effects(options.edge_effects)
-    before = find_results(options.before, options.edge_history, Path.cwd(), spreads=True)
-    after = find_results(options.after, options.edge_history, Path.cwd(), spreads=False)
+    before = find_baseline(options.before, options.edge_history, Path.cwd())[0]
+    after = find_baseline(options.after, options.edge_history, Path.cwd(), spreads=False)[0]
     found = compare_runs(before, after, metrics)
     if options.format == "json":
         print(json.dumps(views.as_data(found), indent=1))

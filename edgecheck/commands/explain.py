@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecheck.commands.common import print_lines, table_lines
 from edgecheck.errors import EdgecheckError, SelectionError
+from edgecheck.plain import plain
 
 if TYPE_CHECKING:
     import pytest
@@ -180,7 +181,7 @@ def _explain(run: Run, case: Case, options: argparse.Namespace) -> int:
         ]
     )
     table = description.rows(found, everything=options.all)
-    print_lines([*lines, "", *table_lines(description.TITLES, table)])
+    print_lines([*map(plain, lines), "", *table_lines(description.TITLES, table)])
     return 0 if found.kind in ("none", "faint") else 1
 
 
@@ -200,11 +201,12 @@ def _sensitivity(run: Run, case: Case, options: argparse.Namespace) -> int:
         # What is to be copied stays on its line.
         lines += [line] if line.startswith(" ") else description.shortened([line])
     table = table_lines(*words.table(found, everything=options.all))
-    print_lines([*lines, "", *table, "", *words.legend(found, everything=options.all)])
+    legend = words.legend(found, everything=options.all)
+    print_lines([*map(plain, lines), "", *table, "", *map(plain, legend)])
     return status
 
 
 def _progress(text: str) -> None:
     """One line on the terminal that is rewritten; "" clears it."""
     if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{plain(text)}", end="", file=sys.stderr, flush=True)

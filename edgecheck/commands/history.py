@@ -37,10 +37,16 @@ def add(commands: Any) -> None:
     importing.set_defaults(run=_import)
 
     prune = actions.add_parser(
-        "prune", help="remove old runs; the last that passed of each branch stays"
+        "prune", help="remove old runs; those that a branch is compared with stay"
     )
     prune.add_argument("--keep", type=_count, required=True, metavar="N", help="newest that stay")
     prune.set_defaults(run=_prune)
+
+    forget = actions.add_parser(
+        "forget", help="remove all results of cases, as of a model that is shipped no more"
+    )
+    forget.add_argument("cases", metavar="GLOB", help="over keys, as in 'old-model/*'")
+    forget.set_defaults(run=_forget)
 
     check = actions.add_parser(
         "check",
@@ -57,7 +63,7 @@ def add(commands: Any) -> None:
     check.add_argument("--format", choices=("table", "json"), default="table")
     check.set_defaults(run=_check)
 
-    for action in (listing, show, export, importing, prune, check):
+    for action in (listing, show, export, importing, prune, forget, check):
         add_history(action)
 
 
@@ -158,6 +164,17 @@ def _prune(options: argparse.Namespace) -> int:
     with History(options.edge_history, create=False) as history:
         removed = history.prune(keep=options.keep)
     print(f"removed {len(removed)} runs")
+    return 0
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from edgecheck.history.database import History
+
+    with History(options.edge_history, create=False) as history:
+        forgotten = history.forget(options.cases)
+    if not forgotten:
+        raise HistoryError(f"the history has no case {options.cases!r}")
+    print("\n".join(f"forgotten: {key}" for key in forgotten))
     return 0
 
 

@@ -44,16 +44,18 @@ def show(
 ) -> int:
     """Print a run, and write it where paths are given."""
     from edgecheck.history import report_file
-    from edgecheck.history.baseline import find_baseline
+    from edgecheck.history.baseline import find_baseline, find_report
     from edgecheck.history.compare import compare_runs
     from edgecheck.history.metrics import METRICS
+    from edgecheck.history.results import results_of
     from edgecheck.history.trends import trends_in
     from edgecheck.judge.gate import Gate
     from edgecheck.report import comparison as comparisons
     from edgecheck.report import html, summary, terminal
 
     with report_file.legible(run_name):
-        results, document = find_baseline(run_name, history, Path.cwd())
+        document = find_report(run_name, history, Path.cwd())
+        results = results_of(document)
         comparison = None
         if baseline:
             before, _ = find_baseline(baseline, history, Path.cwd())

@@ -1,4 +1,4 @@
-"""The run that others are compared with: a branch's last that passed, a tag's, a run, or a report.
+"""What runs are compared with: what last passed on a branch or at a tag, a run, or a report.
 
 See also `edgecheck.history.compare`, which compares them.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecheck.errors import HistoryError
 from edgecheck.history import report_file
-from edgecheck.history.results import RunResults, results_of
+from edgecheck.history.results import CaseResult, RunInfo, RunResults, results_of
 
 if TYPE_CHECKING:
     from edgecheck.history.database import History, StoredRun
@@ -27,35 +27,58 @@ def is_file(spec: str) -> bool:
     return spec.endswith(".json")
 
 
-def find_baseline(spec: str, history: str, root: Path) -> tuple[RunResults, dict[str, Any]]:
-    """The results of the run that is meant, and its whole report.
-
-    Args:
-        spec: the path of a JSON report, or a run in the history (see `find_run`).
-        history: its URL or path.
-        root: the directory of the git repository, to find a tag's commit.
+def find_report(spec: str, history: str, root: Path) -> dict[str, Any]:
+    """The report of the run that is meant (see `find_run`), or the file.
 
     Raises:
         HistoryError: there is none.
     """
     if is_file(spec):
-        document = report_file.read(Path(spec))
-        return results_of(document), document
+        return report_file.read(Path(spec))
     with _opened(spec, history) as opened:
-        run = find_run(spec, opened, root)
-        return opened.results(run), opened.document(run.id)
+        return opened.document(find_run(spec, opened, root).id)
 
 
-def find_results(spec: str, history: str, root: Path, *, spreads: bool) -> RunResults:
-    """The same without the report.
+def find_baseline(
+    spec: str, history: str, root: Path, *, spreads: bool = True
+) -> tuple[RunResults, list[str]]:
+    """The results to compare with, and the runs that they are of, the newest first.
+
+    Of a branch, and of a tag's commit, each case's newest result that passed: runs may be partial
+    (one model, one machine of several), and what the newest left out was judged before.
 
     Args:
+        spec: the path of a JSON report, or runs in the history (see `find_run`).
+        history: its URL or path.
+        root: the directory of the git repository, to find a tag's commit.
         spreads: whether readings say how far they varied, as those of the earlier run should.
+
+    Raises:
+        HistoryError: there are none.
     """
     if is_file(spec):
-        return results_of(report_file.read(Path(spec)))
+        return results_of(report_file.read(Path(spec))), []
     with _opened(spec, history) as opened:
-        return opened.results(find_run(spec, opened, root), spreads=spreads)
+        kind, name = _meant(spec, opened, root)
+        if kind == "run":
+            run = _runs_of("run", name, opened, root)[0]
+            return opened.results(run, spreads=spreads), [run.id]
+        if kind == "branch":
+            chosen = opened.last_passed(branch=name)
+        else:
+            chosen = opened.last_passed(commit=_commit_of_tag(name, root))
+        if not chosen:
+            raise HistoryError(f"baseline {spec!r}: no case of its runs passed")
+        runs = [run for run in opened.runs() if run.id in set(chosen.values())]
+        cases: dict[str, CaseResult] = {}
+        earlier: dict[str, RunInfo] = {}
+        for run in runs:
+            results = opened.results(run, spreads=spreads).cases
+            own = {key: item for key, item in results.items() if chosen.get(key) == run.id}
+            cases |= own
+            if run is not runs[0]:
+                earlier |= dict.fromkeys(own, run)
+        return RunResults(runs[0], cases, earlier), [run.id for run in runs]
 
 
 def _opened(spec: str, history: str) -> History:
@@ -77,6 +100,15 @@ def find_run(spec: str, history: History, root: Path) -> StoredRun:
     Raises:
         HistoryError: there is none, or more than one.
     """
+    return _runs_of(*_meant(spec, history, root), history, root)[0]
+
+
+def _meant(spec: str, history: History, root: Path) -> tuple[str, str]:
+    """One of `_KINDS`, and the name after it.
+
+    Raises:
+        HistoryError: the history has nothing of that name.
+    """
     kind, colon, name = spec.partition(":")
     kinds = (kind,) if colon and kind in _KINDS else ("run", "tag", "branch")
     name = name if len(kinds) == 1 else spec
@@ -85,8 +117,8 @@ def find_run(spec: str, history: History, root: Path) -> StoredRun:
     for item in kinds:
         if item == "run" and len(kinds) > 1 and len(name) < _LEAST_ID:
             continue
-        if runs := _runs_of(item, name, history, root):
-            return runs[0]
+        if _runs_of(item, name, history, root):
+            return item, name
     raise HistoryError(f"no run fits {spec!r}: {_offer(history, kinds)}")
 
 

@@ -6,6 +6,7 @@ that write at once lose nothing.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from edgecheck.history import reading, tables, writing
 from edgecheck.history.engine import WRITES, open_engine, shown, told
 from edgecheck.history.metrics import METRICS
 from edgecheck.history.results import CaseResult, RunInfo, RunResults, results_of
+from edgecheck.plain import plain_data
 
 _CLOSES = ("failed", "unsupported", "inconclusive")
 
@@ -139,8 +141,29 @@ class History:
             writing.add_cases(connection, run_id, list(found.cases.values()))
         return True
 
+    def forget(self, pattern: str) -> list[str]:
+        """Remove all results of cases, as of a model that is shipped no more.
+
+        Args:
+            pattern: a glob over keys.
+
+        Returns the keys.
+        """
+        with self._transaction(write=True) as connection:
+            c = tables.cases.c
+            known = connection.execute(sql.select(c.id, c.key).order_by(c.key)).all()
+            found = {ident: key for ident, key in known if fnmatch.fnmatchcase(key, pattern)}
+            results = sql.select(tables.results.c.id).where(tables.results.c.case_id.in_(found))
+            for table, condition in (
+                (tables.measurements, tables.measurements.c.result_id.in_(results)),
+                (tables.results, tables.results.c.case_id.in_(found)),
+                (tables.cases, c.id.in_(found)),
+            ):
+                connection.execute(sql.delete(table).where(condition))
+        return list(found.values())
+
     def prune(self, *, keep: int) -> list[StoredRun]:
-        """Remove all but the newest runs, and the last that passed of each branch.
+        """Remove all but the newest runs, and those that a branch's baseline is made of.
 
         Args:
             keep: how many of the newest stay.
@@ -149,11 +172,9 @@ class History:
         """
         stored = self.runs()
         kept = {item.id for item in stored[:keep]}
-        passed: set[str] = set()
-        for item in stored:
-            if item.gate == "passed" and item.branch not in passed:
-                passed.add(item.branch)
-                kept.add(item.id)
+        for branch in {item.branch for item in stored}:
+            passed = [item.id for item in stored if (item.branch, item.gate) == (branch, "passed")]
+            kept.update(passed[:1], self.last_passed(branch=branch).values())
         removed = [item for item in stored if item.id not in kept]
         with self._transaction(write=True) as connection:
             for item in removed:
@@ -182,6 +203,29 @@ class History:
         with self._transaction() as connection:
             return [StoredRun(*row) for row in connection.execute(query)]
 
+    def last_passed(self, *, branch: str = "", commit: str = "") -> dict[str, str]:
+        """By key of a case the id of the newest run that it passed in, or failed as accepted.
+
+        A run may be partial, and its gate closed by other cases.
+        """
+        run, result = tables.runs.c, tables.results.c
+        query = (
+            sql.select(tables.cases.c.key, run.uid)
+            .join(tables.results, result.case_id == tables.cases.c.id)
+            .join(tables.runs, run.id == result.run_id)
+            .where(sql.or_(result.verdict == "passed", result.accepted != ""))
+            .order_by(run.started.desc(), run.id.desc())
+        )
+        if branch:
+            query = query.where(run.branch == branch)
+        if commit:
+            query = query.where(run.commit == commit)
+        newest: dict[str, str] = {}
+        with self._transaction() as connection:
+            for key, uid in connection.execute(query):
+                newest.setdefault(key, uid)
+        return newest
+
     def document(self, run_id: str) -> dict[str, Any]:
         """The JSON report of a run.
 
@@ -193,7 +237,7 @@ class History:
             packed = connection.execute(query).scalar_one_or_none()
             if packed is None:
                 raise HistoryError(f"there is no run {run_id}")
-        found: dict[str, Any] = json.loads(zlib.decompress(packed))
+        found: dict[str, Any] = plain_data(json.loads(zlib.decompress(packed)))
         return found
 
     def results(self, run: RunInfo, *, spreads: bool = True) -> RunResults:

@@ -47,7 +47,8 @@ def merge(documents: Sequence[Document], *, accept_dirty: bool = False) -> dict[
     _check_commits(shards, accept_dirty)
     records = _merge_cases(shards)
     accept_missing = all(_accepts_missing(item) for item in shards)
-    gate = judge_gate(records, accept_missing=accept_missing, errors=_errors(shards))
+    errors = _errors(shards) or ([] if records else ["the reports hold no case"])
+    gate = judge_gate(records, accept_missing=accept_missing, errors=errors)
     return {
         "schema": SCHEMA,
         "run": _merge_runs(shards, gate.closed, bool(records)),

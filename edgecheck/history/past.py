@@ -64,6 +64,7 @@ def as_data(past: Past) -> dict[str, Any]:
         and {
             "run": asdict(baseline.run),
             "cases": [asdict(item) for item in baseline.cases.values()],
+            "earlier": {key: asdict(run) for key, run in baseline.earlier.items()},
         },
         "records": dict(past.records),
         "waivers": [{**asdict(item), "expires": str(item.expires)} for item in past.waivers],
@@ -93,5 +94,10 @@ def _results(data: Mapping[str, Any]) -> RunResults:
     for item in data["cases"]:
         readings = tuple(Reading(**reading) for reading in item["readings"])
         cases[item["key"]] = CaseResult(**{**item, "readings": readings})
-    run = {name: data["run"][name] for name in RunInfo.__dataclass_fields__}
-    return RunResults(RunInfo(**run), cases)
+    earlier = {key: _run(item) for key, item in data["earlier"].items()}
+    return RunResults(_run(data["run"]), cases, earlier)
+
+
+def _run(data: Mapping[str, Any]) -> RunInfo:
+    """Of a run in the history its other fields are left out."""
+    return RunInfo(**{name: data[name] for name in RunInfo.__dataclass_fields__})

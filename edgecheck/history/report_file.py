@@ -13,6 +13,7 @@ from typing import Any
 
 from edgecheck.errors import EdgecheckError, HistoryError
 from edgecheck.names import SCHEMA
+from edgecheck.plain import plain_data
 from edgecheck.process.child import one_line
 
 
@@ -54,7 +55,10 @@ def read(path: Path) -> dict[str, Any]:
         raise HistoryError(f"{path} is nested too deeply to be read") from None
     if problem:
         raise HistoryError(f"{path}: {problem} (edgecheck schema prints what a report holds)")
-    found: dict[str, Any] = document
+    try:
+        found: dict[str, Any] = plain_data(document)
+    except RecursionError:
+        raise HistoryError(f"{path} is nested too deeply to be read") from None
     return found
 
 

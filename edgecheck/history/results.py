@@ -95,10 +95,26 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class RunResults:
-    """A run and its cases by key."""
+    """A run and its cases by key.
+
+    Attributes:
+        earlier: by key, the runs of those cases that the run itself did not judge.
+    """
 
     run: RunInfo
     cases: Mapping[str, CaseResult]
+    earlier: Mapping[str, RunInfo] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        others = len({run.id for run in self.earlier.values()})
+        plural = "s" if others > 1 else ""
+        return self.run.name + (f" and {others} earlier run{plural}" if others else "")
+
+    def run_of(self, key: str) -> RunInfo:
+        """The run that judged a case."""
+        return self.earlier.get(key, self.run)
 
 
 def results_of(document: Mapping[str, Any]) -> RunResults:

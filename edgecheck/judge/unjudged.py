@@ -1,7 +1,7 @@
 """Limits that a user stated and that nothing was held against: what was not judged did not pass.
 
-Pure. One rule for all limits: of the cases that a statement selects, and that passed the check that
-measures it, at least one has it among its limits.
+Pure. One rule for all limits: on each target, of the cases that a statement selects and that passed
+the check that measures it, at least one has it among its limits.
 """
 
 from __future__ import annotations
@@ -57,19 +57,26 @@ def unjudged(
     told: dict[str, None] = {}
     for item in statements:
         check = KINDS[item.limit].check
-        if check in checks and ((item.model, check) in absent or not _judged(item, records)):
+        if check not in checks:
+            continue
+        judged = _judged(item, records)
+        missed = [target for target, held in judged.items() if not held]
+        if missed or (item.model, check) in absent:
             remedy = _REMEDIES.get(item.limit, "nothing here measures it")
             words = "" if item.key == DEFAULT else f" (for {item.key})"
-            told[f"{item.model}: {item.limit} is stated{words} and was not judged: {remedy}"] = None
+            place = f" on {', '.join(missed)}" if any(judged.values()) else ""
+            told[
+                f"{item.model}: {item.limit} is stated{words} and was not judged{place}: {remedy}"
+            ] = None
     return list(told)
 
 
-def _judged(statement: Statement, records: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether any case was held against it, or none that passed could have been."""
+def _judged(statement: Statement, records: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """By target, whether any case was held against it; without those where none passed."""
     words = set() if statement.key == DEFAULT else set(statement.key.split("/"))
     subjects = words & set(statement.outputs)
     kind = KINDS[statement.limit]
-    passed = False
+    judged: dict[str, bool] = {}
     for record in records:
         own = {record["target"], record["precision"], record["variant"]}
         if (
@@ -79,10 +86,10 @@ def _judged(statement: Statement, records: Sequence[Mapping[str, Any]]) -> bool:
             or (kind.precisions and record["precision"] not in kind.precisions)
         ):
             continue
-        if any(
+        held = any(
             limit["name"] == statement.limit and (not subjects or limit["subject"] in subjects)
             for limit in record["limits"]
-        ):
-            return True
-        passed |= record["verdict"] == "passed"
-    return not passed
+        )
+        if held or record["verdict"] == "passed":
+            judged[record["target"]] = held or judged.get(record["target"], False)
+    return judged

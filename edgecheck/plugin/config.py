@@ -104,12 +104,13 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
 def _check_reports(config: pytest.Config, options: Options) -> None:
     """Make sure before the run that its reports can be written after it."""
     from edgecheck.history import report_file
-    from edgecheck.report import html
 
     for path in (options.json, options.html, options.summary):
         if path:
             report_file.check_writable(config.invocation_params.dir / path)
     if options.html:
+        from edgecheck.report import html
+
         html.check_available()
     history = history_of(config, options)
     if history and options.history != DEFAULT_HISTORY:
@@ -128,7 +129,7 @@ def history_of(config: pytest.Config, options: Options) -> str:
 def _past(config: pytest.Config, options: Options) -> Past:
     """What the run is held against: read once, and sent to the workers."""
     from edgecheck.history import past, waivers
-    from edgecheck.history.baseline import find_baseline, is_file
+    from edgecheck.history.baseline import find_baseline, find_report, is_file
     from edgecheck.history.metrics import with_effects
     from edgecheck.names import split_names
 
@@ -136,18 +137,19 @@ def _past(config: pytest.Config, options: Options) -> Past:
     given = config.workerinput["edgecheck_past"] if is_worker(config) else None  # type: ignore[attr-defined]
     if given is not None:
         return past.from_data(given, metrics, fail_on)
-    baseline, taken_over = None, {}
+    baseline, taken_over = None, dict[str, dict[str, Any]]()
     if options.baseline:
         spec = options.baseline
         if is_file(spec):
             spec = str(config.invocation_params.dir / spec)
-        baseline, document = find_baseline(spec, history_of(config, options), config.rootpath)
+        history = history_of(config, options)
+        baseline, names = find_baseline(spec, history, config.rootpath)
         if options.reuse == "yes":
-            taken_over = {
-                item["key"]: {**item, "run": document["run"]["id"]}
-                for item in document["cases"]
-                if item["verdict"] == "passed" and item.get("inputs_sha256")
-            }
+            for run in [f"run:{name}" for name in names] or [spec]:
+                document = find_report(run, history, config.rootpath)
+                for item in document["cases"]:
+                    if item["verdict"] == "passed" and item.get("inputs_sha256"):
+                        taken_over.setdefault(item["key"], {**item, "run": document["run"]["id"]})
     path = config.rootpath / (options.waivers or "waivers.toml")
     wanted = options.waivers != "none" and (bool(options.waivers) or path.is_file())
     return past.Past(

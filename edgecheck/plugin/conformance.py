@@ -122,7 +122,8 @@ class CaseRun:
             return
         assert self._past.baseline is not None
         first, *others = map(_change_line, comparison_report.worst_first(found))
-        head = f"{self.case.candidate} {name}: regression against {self._past.baseline.run.name}"
+        before = self._past.baseline.run_of(f"{self.case.candidate}/{name}")
+        head = f"{self.case.candidate} {name}: regression against {before.name}"
         lines = [f"{head}: {first}", *(f"also: {line}" for line in others)]
         pytest.fail("\n".join(lines), pytrace=False)
 

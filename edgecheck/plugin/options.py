@@ -130,8 +130,8 @@ OPTIONS = (
         "baseline",
         "",
         "RUN",
-        "compare with this run: a JSON report, or of the history run:ID, tag:NAME, or branch:NAME "
-        "for its last run that passed",
+        "compare with a JSON report, with run:ID of the history, or with tag:NAME or branch:NAME: "
+        "the newest result of each case that passed there, in whatever run",
     ),
     (
         "fail_on",

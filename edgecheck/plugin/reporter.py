@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgecheck.plain import plain
 from edgecheck.plugin.config import history_of, run_of, started
 from edgecheck.plugin.options import DEFAULT_HISTORY
 
@@ -47,7 +49,7 @@ class Reporter:
         names = ", ".join(target.name for target in run.selection.targets)
         line = f"edgecheck: targets {names or 'none'}; cache {run.cache}"
         if run.past.baseline is not None:
-            line += f"; baseline {run.past.baseline.run.name}"
+            line += f"; baseline {run.past.baseline.name}"
         return line
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -91,7 +93,9 @@ class Reporter:
             interrupted=session.exitstatus in _UNFINISHED,
             errors=errors,
             faults=[
+                *run.not_reached(self._records),
                 *run.unjudged(self._records),
+                *self._not_compared(run),
                 *self._vanished(run),
                 *self._stale_waivers(run),
             ],
@@ -114,11 +118,9 @@ class Reporter:
     def _write(self, run: Run, session: pytest.Session) -> None:
         """Write all reports that were asked for; if one can't be, the others still are."""
         from edgecheck.history import report_file
-        from edgecheck.history.results import results_of
-        from edgecheck.history.trends import trends_in
         from edgecheck.judge.gate import count_verdicts
         from edgecheck.report import comparison as comparisons
-        from edgecheck.report import html, summary
+        from edgecheck.report import summary
 
         assert self._gate is not None
         gate = {
@@ -140,18 +142,8 @@ class Reporter:
             asked = options.history != DEFAULT_HISTORY
             writers.append(("history", asked, lambda: _remember(history, document)))
         if options.html:
-            writers.append(
-                (
-                    "html",
-                    True,
-                    lambda: html.write(
-                        here / options.html,
-                        document,
-                        comparison=comparison,
-                        trends=trends_in(history, results_of(document)),
-                    ),
-                )
-            )
+            write_html = partial(self._write_html, here / options.html, document, history)
+            writers.append(("html", True, write_html))
         target = here / options.summary if options.summary else os.environ.get(_SUMMARY, "")
         if target:
             writers.append(
@@ -161,11 +153,21 @@ class Reporter:
                     lambda: _append(Path(target), summary.as_markdown(document, comparison)),
                 )
             )
+        paths = {"json": options.json, "html": options.html, "history": history}
         for what, asked, write in writers:
-            if (problem := _problem(write)) is not None:
+            if (problem := _problem(write, str(paths.get(what, target)))) is not None:
                 self._note_failure(f"no {what} written: {problem.text}", asked or problem.internal)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             self._shown("annotations", lambda: self._annotate(document))
+
+    def _write_html(self, path: Path, document: dict[str, Any], history: str) -> None:
+        # Templates and the database take a quarter of a second to import.
+        from edgecheck.history.results import results_of
+        from edgecheck.history.trends import trends_in
+        from edgecheck.report import html
+
+        trends = trends_in(history, results_of(document))
+        html.write(path, document, comparison=self._comparison, trends=trends)
 
     def _annotate(self, document: dict[str, Any]) -> None:
         from edgecheck.report import summary
@@ -181,7 +183,7 @@ class Reporter:
 
     def _shown(self, what: str, show: Callable[[], object]) -> None:
         """Show a part of the run; if it can't be shown, the parts beside it still are."""
-        if (problem := _problem(show)) is not None:
+        if (problem := _problem(show, "")) is not None:
             self._note_failure(f"no {what} shown: {problem.text}", closes=True)
 
     # -- what closes the gate beside the cases ------------------------------------------------
@@ -212,6 +214,13 @@ class Reporter:
             Path(item).is_dir() and Path(item).resolve().parent in (root, root.parent)
             for item in config.args
         )
+
+    def _not_compared(self, run: Run) -> list[str]:
+        """That no regression could have been found, where one fails."""
+        found = self._comparison
+        if found is None or found.cases or "regression" not in run.past.fail_on:
+            return []
+        return [f"nothing was compared: {found.before.name} has none of these cases"]
 
     def _vanished(self, run: Run) -> list[str]:
         if self._comparison is None or not self._comparison.vanished:
@@ -312,7 +321,7 @@ class _Problem:
     internal: bool = False
 
 
-def _problem(write: Callable[[], object]) -> _Problem | None:
+def _problem(write: Callable[[], object], path: str) -> _Problem | None:
     from edgecheck.errors import EdgecheckError
 
     try:
@@ -320,8 +329,9 @@ def _problem(write: Callable[[], object]) -> _Problem | None:
     except EdgecheckError as error:
         return _Problem(str(error))
     except OSError as error:
-        return _Problem(f"{error.filename}: {error.strerror or error}")
+        return _Problem(plain(f"{error.filename or path}: {error.strerror or error}"))
     except Exception as error:  # a view that breaks must not take the others along
         text = " ".join(str(error).split())[:200]
-        return _Problem(f"internal error, please report it: {type(error).__name__}: {text}", True)
+        text = plain(f"{type(error).__name__}: {text}")
+        return _Problem(f"internal error, please report it: {text}", True)
     return None

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from edgecheck.workbench import Workbench
 
 
+_NOT_REACHED = "the run ended before this case"
+
+
 @dataclass
 class Catalog:
     """What a run is going to do, known once it is collected; plain data.
@@ -161,7 +164,7 @@ class Run:
         return matrix
 
     def _note_what_is_stated(self, name: str, suite: type[Conformance], matrix: Matrix) -> None:
-        """Note the limits, and that a precision which was named can't be judged at all."""
+        """Note the limits, and that a precision which was named or declared can't be judged."""
         if matrix.cases:
             self.catalog.stated += [
                 asdict(Statement(name, limit, key, tuple(suite.model.outputs)))
@@ -172,6 +175,13 @@ class Run:
             reasons = [item.reason for item in matrix.absences if item.what == precision]
             if reasons and precision not in judged:
                 self._lacking.setdefault((precision, reasons[0]), []).append(name)
+        targets = suite.model.targets or {}
+        for item in matrix.absences:
+            declared = targets.get(item.subject.removeprefix(f"{name}/"), ())
+            if item.what in declared and item.what not in (self.selection.precisions or ()):
+                self.catalog.errors.append(
+                    f"{item.subject} declares {item.what}, and it can't be had: {item.reason}"
+                )
 
     def unjudged(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
         """What was stated and not judged, by the records of the run."""
@@ -324,10 +334,15 @@ class Run:
         complete = {
             nodeid: self._crash_record(nodeid)
             or self.records.get(nodeid)
-            or records.unjudged(base, "not_checked", "the run ended before this case")
+            or records.unjudged(base, "not_checked", _NOT_REACHED)
             for nodeid, base in self.catalog.cases.items()
         }
         return sorted(complete.values(), key=lambda item: (item["key"], item["nodeid"]))
+
+    def not_reached(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
+        """That the run ended before some cases, as by `pytest.exit`, whatever its exit code."""
+        count = sum(item["reason"] == _NOT_REACHED for item in found)
+        return [f"the run ended before {count} of {len(found)} cases"] if count else []
 
     def _crash_record(self, nodeid: str) -> dict[str, Any] | None:
         if nodeid not in self.crashes:

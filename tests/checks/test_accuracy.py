@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,8 +53,37 @@ def outcome(
 def test_an_improvement_never_fails(
     metric: Metric, reference: float, gain: float, drop: float, origin: str
 ) -> None:
+    if metric.fraction:
+        reference, gain = abs(reference) / 1e6, (1 - abs(reference) / 1e6) * gain / 1e6
+        reference = reference if metric.higher_is_better else 1 - reference
     candidate = reference + gain if metric.higher_is_better else reference - gain
     assert outcome(candidate, reference, metric, stated(origin, accuracy_drop=drop)) == "passed"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bad"),
+    [
+        ("top1", 93.1, True),
+        ("top1", -0.01, True),
+        ("top1", 1 + 1e-7, False),
+        ("mine", 5.1, True),
+        ("wer", 1.4, False),
+        ("wer", -0.1, True),
+        ("cosine", -0.9, False),
+        ("r2", -30.0, False),
+        ("r2", 1.1, True),
+    ],
+)
+def test_a_fraction_that_is_none_fails_whatever_the_limits(
+    name: str, value: float, bad: bool
+) -> None:
+    metric = Metric(max, name, higher_is_better=name != "wer")
+    for pair in ((value, value), (value, 0.5), (0.5, value)):
+        failures = judge(*pair, metric, {}, samples=9).failures
+        assert [text.startswith(f"{name} is {value:.6g}, where") for text in failures] == [
+            True
+        ] * bad
+    assert not judge(value, value, replace(metric, fraction=False), {}, samples=9).failures
 
 
 @law
@@ -75,8 +105,9 @@ def test_a_wider_limit_never_fails_what_a_narrower_one_passes(
 
 
 @law
-@given(st.integers(0, 1000), st.integers(0, 1000))
-def test_a_drop_exactly_at_the_limit_passes(reference: int, lost: int) -> None:
+@given(st.integers(0, 1000), st.data())
+def test_a_drop_exactly_at_the_limit_passes(reference: int, data: st.DataObject) -> None:
+    lost = data.draw(st.integers(0, reference))
     candidate = (reference - lost) / 1000
     assert (
         outcome(candidate, reference / 1000, HIGHER, stated(accuracy_drop=lost / 1000)) == "passed"

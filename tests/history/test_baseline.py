@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from edgecheck.errors import HistoryError
-from edgecheck.history.baseline import find_baseline, find_run, is_file
+from edgecheck.history.baseline import find_baseline, find_report, find_run, is_file
 from edgecheck.history.database import History
+from edgecheck.history.past import Past, as_data, from_data
 from tests.history.test_merge import record, shard
 
 DAY = "2026-11-{:02}T10:00:00+00:00"
@@ -161,18 +162,48 @@ def test_a_history_without_a_run_that_fits_says_what_it_has(tmp_path: Path) -> N
 
 
 def test_the_results_of_a_run_in_the_history(history: History, repository: Path) -> None:
-    results, document = find_baseline("feature/x", history.url, repository)
-    assert results.run.id == document["run"]["id"] == "bbbbbbbb".ljust(32, "0")
+    results, names = find_baseline("feature/x", history.url, repository)
+    document = find_report("feature/x", history.url, repository)
+    assert [results.run.id] == names == [document["run"]["id"]] == ["bbbbbbbb".ljust(32, "0")]
     assert list(results.cases) == ["digits/ort/fp32/parity"]
+
+
+def test_a_branch_has_each_cases_newest_result_that_passed(tmp_path: Path) -> None:
+    whole, partial, red = report("aaaa", 1), report("bbbb", 2), report("cccc", 3, failed=True)
+    others = [record(key="a"), record(key="b"), record(key="c")]
+    whole["cases"] = others
+    partial["cases"] = [record(key="a"), record("failed", key="c")]
+    red["cases"] = [record("failed", key="a"), record(key="b")]
+    accepted = record("failed", key="c", expected_failure="known")
+    later = report("dddd", 4)
+    later["cases"] = [accepted]
+    foreign = report("eeee", 5, branch="other")
+    foreign["cases"] = others
+    with keep(tmp_path / "history.db", whole, partial, red, later, foreign):
+        found, names = find_baseline("branch:main", str(tmp_path / "history.db"), tmp_path)
+    runs = {key: found.run_of(key).id[:4] for key in found.cases}
+    assert runs == {"a": "bbbb", "b": "cccc", "c": "dddd"}
+    assert [name[:4] for name in names] == ["dddd", "cccc", "bbbb"]
+    assert found.name.endswith(" and 2 earlier runs")
+    sent = from_data(as_data(Past(found)), {}, frozenset()).baseline
+    assert sent is not None and sent.name == found.name
+    assert {key: sent.run_of(key).id[:4] for key in sent.cases} == runs
+
+
+def test_a_branch_of_which_no_case_passed_is_no_baseline(tmp_path: Path) -> None:
+    empty = report("aaaa", 1)
+    empty["cases"] = [record("not_checked")]
+    with keep(tmp_path / "history.db", empty), pytest.raises(HistoryError, match="no case of its"):
+        find_baseline("branch:main", str(tmp_path / "history.db"), tmp_path)
 
 
 def test_the_results_of_a_report(tmp_path: Path) -> None:
     path = tmp_path / "edge.json"
     path.write_text(json.dumps(report("aaaa", 1)))
     assert is_file(str(path))
-    results, document = find_baseline(str(path), "", tmp_path)
-    assert results.run.id.startswith("aaaa")
-    assert document == report("aaaa", 1)
+    results, names = find_baseline(str(path), "", tmp_path)
+    assert results.run.id.startswith("aaaa") and names == []
+    assert find_report(str(path), "", tmp_path) == report("aaaa", 1)
 
 
 def test_no_history_is_made_to_find_a_baseline_in_it(tmp_path: Path) -> None:

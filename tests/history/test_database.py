@@ -241,6 +241,29 @@ def test_prune_keeps_the_newest_and_the_last_that_passed_of_each_branch(url: str
     assert rows(url, "SELECT count(*) FROM measurements") == [(4 * 3,)]
 
 
+def test_prune_keeps_what_a_branch_is_compared_with(url: str) -> None:
+    with History(url) as history:
+        whole = document("whole", hour=0)
+        whole["cases"].append({**whole["cases"][0], "key": "other/ort/fp32/parity"})
+        history.add(whole)
+        for number in range(1, 4):
+            history.add(document(f"partial-{number}", hour=number))
+        assert [item.id for item in history.prune(keep=1)] == ["partial-2", "partial-1"]
+
+
+def test_forgotten_cases_leave_the_rest(url: str) -> None:
+    with History(url) as history:
+        first = document("first", hour=0)
+        first["cases"].append({**first["cases"][0], "key": "old/ort/fp32/parity"})
+        history.add(first)
+        assert history.forget("old/*") == ["old/ort/fp32/parity"]
+        assert history.forget("old/*") == []
+        assert "old/ort/fp32/parity" not in history.case_keys()
+        assert len(history.series(KEY, "latency_p50_ms")) == 1
+        # The run's own report stays as it was.
+        assert len(history.document("first")["cases"]) == len(first["cases"])
+
+
 # -- what is not a history ------------------------------------------------------------------------
 
 

@@ -197,8 +197,8 @@ def test_the_exit_status_is_the_worst(statuses: tuple[int, int], expected: int) 
     assert merge(shards)["run"]["exit_status"] == expected
 
 
-def test_shards_without_any_case_collected_nothing() -> None:
-    assert merge([shard("a", status=5), shard("b", status=5)])["run"]["exit_status"] == 5
+def test_shards_without_any_case_close_the_gate() -> None:
+    assert merge([shard("a", status=5), shard("b", status=5)])["run"]["exit_status"] == 1
 
 
 # -- what is not judged
@@ -357,3 +357,10 @@ def test_a_merged_report_can_be_written_and_follows_the_schema(
 ) -> None:
     merged = json.loads(json.dumps(merge(shards), allow_nan=False))
     jsonschema.validate(merged, json.loads(schema_text()))
+
+
+def test_reports_without_a_case_close_the_gate() -> None:
+    merged = merge([shard("a"), shard("b")])
+    assert merged["gate"]["reason"] == "gate closed: the reports hold no case"
+    assert merged["run"]["exit_status"] == 1
+    assert merge([shard("a"), shard("b", record())])["gate"]["verdict"] == "passed"

@@ -59,6 +59,13 @@ def test_what_was_not_to_be_measured_is_no_fault(limit: str) -> None:
             assert found(limit, record(limit, False, precision=precision)) == []
 
 
+def test_each_target_is_judged_for_itself() -> None:
+    (sentence,) = found("cosine", record("cosine", True), record("cosine", False, target="tflite"))
+    assert sentence.startswith("digits: cosine is stated and was not judged on tflite: ")
+    both = record("cosine", True), record("cosine", True, target="tflite")
+    assert found("cosine", *both, record("cosine", False, target="tflite")) == []
+
+
 def test_words_select_the_cases_that_are_to_be_judged() -> None:
     case = record("cosine", False)
     assert found("cosine", case, key="tflite") == []

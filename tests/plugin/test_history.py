@@ -251,6 +251,20 @@ def wide(tiny: Run) -> str:
 GONE = ["other/ort/fp32/export", "tiny/ort/fp32/own"]
 
 
+def test_a_baseline_that_has_none_of_the_cases_closes_the_gate_by_option(
+    tiny: Run, base: Report
+) -> None:
+    foreign = copy.deepcopy(base)
+    for case in foreign["cases"]:
+        case["key"] = case["key"].replace("tiny/", "another/")
+    arguments = ("--edge-baseline=base.json", "--edge-checks=export")
+    run = tiny(TINY, *arguments, base__json=json.dumps(foreign))
+    assert run.status == 0, run.output
+    run = tiny(TINY, *arguments, "--edge-fail-on=regression", base__json=json.dumps(foreign))
+    assert run.status == pytest.ExitCode.TESTS_FAILED
+    assert "gate closed: nothing was compared: run " in words(run)
+
+
 def test_cases_that_are_gone_are_told_and_fail_by_option(tiny: Run, wide: str) -> None:
     suite = TINY + "class TestThird(Conformance):\n    model = model()\n"
     run = tiny(suite, "--edge-baseline=base.json", base__json=wide)

@@ -318,7 +318,7 @@ def test_junit_has_properties_of_every_case(name: str, request: pytest.FixtureRe
     assert len(cases) == len(run.cases)
     for case in cases:
         properties = {item.get("name"): item.get("value") for item in case.iter("property")}
-        assert properties["edgecheck.verdict"] == "passed"
+        assert properties["edgecheck.verdict"] == "passed", properties
         assert properties["edgecheck.target"] in ("ort", "tflite")
         assert len(properties) == len(list(case.iter("property")))
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from tests.conftest import write_tiny
+from tests.conftest import Judge, write_tiny
 
 # One class has no case on the target; then a module of the suite takes its time.
 SUITE = """
@@ -40,10 +41,11 @@ class TestTiny(edgecheck.Conformance):
 SLOW = "open('running', 'w').close()\nimport time\ntime.sleep(300)\n"
 
 
+@pytest.mark.parametrize("whole_group", [False, True], ids=["process", "group"])
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "cancel"])
 @pytest.mark.parametrize("moment", ["collection", "run", "run over workers"])
 def test_it_is_reported_as_interrupted_and_leaves_nothing(
-    tmp_path: Path, moment: str, stop: signal.Signals
+    tmp_path: Path, moment: str, stop: signal.Signals, whole_group: bool
 ) -> None:
     write_tiny(tmp_path)
     (tmp_path / "test_suite.py").write_text(SUITE)
@@ -64,9 +66,13 @@ def test_it_is_reported_as_interrupted_and_leaves_nothing(
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "TMPDIR": str(temporary)},
+        start_new_session=True,
     )
     _wait_for(tmp_path / "running")
-    run.send_signal(stop)
+    if whole_group:  # as a terminal and some CIs do
+        os.killpg(run.pid, stop)
+    else:
+        run.send_signal(stop)
     output, _ = run.communicate(timeout=60)
     assert run.returncode == pytest.ExitCode.INTERRUPTED, output
     assert "INTERNALERROR" not in output
@@ -84,3 +90,22 @@ def _wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_an_exit_that_calls_itself_a_success_is_none(judge: Judge) -> None:
+    suite = """
+    class TestTiny(Conformance):
+        model = file_model(targets={"ort": ["fp32"]})
+
+        def test_early(self, case):
+            pytest.exit("enough", returncode=0)
+
+        def test_late(self, case):
+            pass
+    """
+    run = judge(
+        f"import pytest\n{textwrap.dedent(suite)}",
+        *("--edge-targets=ort", "--edge-checks=export", "--edge-missing=skip"),
+    )
+    assert run.status == pytest.ExitCode.TESTS_FAILED
+    assert "gate closed: the run ended before 2 of 3 cases" in run.output

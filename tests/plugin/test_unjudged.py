@@ -40,3 +40,16 @@ def test_a_named_precision_without_its_data_closes_the_gate(judge: Judge) -> Non
     run = judge(SUITE, "--edge-targets=ort", "--edge-precisions=fp32,int8", "--edge-checks=parity")
     assert run.status != 0
     assert "int8 was named, and tiny can't be had in it: no calibration data" in run.output
+
+
+def test_a_declared_precision_without_its_data_closes_the_gate(judge_within: Judge) -> None:
+    suite = """
+    class TestTiny(Conformance):
+        model = file_model(targets={"ort": ["fp32"], "tflite": ["int8"]})
+    class TestOther(Conformance):
+        model = file_model(targets={"ort": ["int8"]})
+    """
+    run = judge_within(suite, "--edge-targets=ort", "--edge-checks=export", "-k", "fp32")
+    assert run.status != 0
+    assert "other/ort declares int8, and it can't be had: no calibration data" in run.output
+    assert "tiny" not in run.output.split("gate closed")[1]

@@ -61,9 +61,9 @@ class BrowserError(Exception):
     stands_alone = True
 
 
-# Chromium's socket lies in its folder, and a socket's path has at most 108 bytes (unix(7)): a
-# run's own folder for temporary files is too deep. The janitor removes this one.
-_SHORT_PARENT = "/tmp" if Path("/tmp").is_dir() else None
+# Chromium's socket lies two folders deep in its own (75 bytes), and its path has 104 bytes on
+# macOS, 108 on Linux (unix(7)).
+_LONGEST_PARENT = 28
 
 
 def find_browser() -> str:
@@ -98,7 +98,7 @@ class Tab:
         if not executable:
             raise BrowserError(f"no Chromium on the search path ({', '.join(_NAMES)})")
         self._error = sync_api.Error
-        self._folder = tempfile.mkdtemp(prefix="edgecheck-chromium-", dir=_SHORT_PARENT)
+        self._folder = tempfile.mkdtemp(prefix="edgecheck-chromium-", dir=_short_parent())
         self._janitor = subprocess.Popen(
             [sys.executable, "-ISc", _JANITOR, self._folder],
             stdin=subprocess.PIPE,
@@ -197,6 +197,12 @@ def difference(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str,
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0].removeprefix("Page.evaluate: ") if text else type(error).__name__
+
+
+def _short_parent() -> str | None:
+    """A directory that the browser's may lie in: a run's own for temporary files is too deep."""
+    short = len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_PARENT
+    return None if short or not Path("/tmp").is_dir() else "/tmp"
 
 
 @contextlib.contextmanager
