@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 TARGETS := ort,tflite,coreml,executorch,trt,ort-web
+SLICE := "(TestDigits and not (Transformer or pruned or student)) or (TestSeries and not (latency or memory))"
 
 # Every child process imports edgecheck: compiled once, not each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: conformance conformance-web test quick check verdicts benchmarks benchmarks-long architectures clean
+.PHONY: conformance conformance-web test test-long quick check verdicts hostile benchmarks benchmarks-long architectures clean
 
 # Judge the bundled models on all targets; writes junit.xml, edge.json and edge.html.
 # What this machine can't check is skipped, with the reason.
@@ -24,12 +25,15 @@ conformance-web: $(INSTALLED) node_modules/.installed
 	$(BIN)/python -m pytest suites --edge-targets=ort-web \
 		--junitxml=junit-web.xml --edge-json=edge-web.json --edge-html=edge-web.html
 
-# Lint, types, the tests of edgecheck itself, and the bundled models, of which one is timed and
-# weighed: `make conformance` does that with all.
+# Lint, types, the tests of edgecheck itself but the long ones, and a slice of the bundled models,
+# of which one is timed and weighed: `make conformance` has all of them.
 test: check node_modules/.installed
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile --durations 20
-	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip --durations 20 \
-		-k "not (latency or memory) or (TestDigits and not (Transformer or pruned or student))"
+	$(BIN)/python -m pytest tests -n 3 --dist loadfile --durations 20 -m "not long"
+	$(BIN)/python -m pytest suites -n 2 --edge-targets=$(TARGETS) --edge-missing=skip --durations 20 -k $(SLICE)
+
+# The tests that `make test` leaves out: no path is tested by them alone.
+test-long: $(INSTALLED) node_modules/.installed
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile --durations 20 -m long
 
 # Under a minute: the tests that need no converter, runtime or browser.
 quick: $(INSTALLED)
@@ -44,6 +48,10 @@ check: $(INSTALLED)
 # Over 200 planted faults and over 1,000 sound files: what is found, named, and wrongly failed. Hours.
 verdicts: $(INSTALLED)
 	$(BIN)/python -m tests.faults
+
+# Thousands of mutated model files and reports, and runs stopped at random moments; hours.
+hostile: $(INSTALLED)
+	$(BIN)/python -m tests.hostile
 
 # What edgecheck costs, against doing the same by hand; about half an hour.
 benchmarks: $(INSTALLED)

@@ -134,19 +134,22 @@ class Workshop:
         child = self.builder(self.target.name)
         return Inspection.from_data(child.call("inspect", timeout_s=TIMEOUT_S, path=str(path)))
 
-    def runner(self, precision: str, *, tracer: bool = False, batch: int = 0) -> Child:
+    def runner(
+        self, precision: str, *, tracer: bool = False, batch: int = 0, path: Path | None = None
+    ) -> Child:
         """A warm child process, with the file of a precision loaded anew and bound.
 
         Args:
             tracer: whether it is to show intermediate tensors.
             batch: the size of each call; that of the file if it is not given.
+            path: of another file to load in its place.
         """
         service = runner_service(self.target)
         if tracer:
             service = Service(self.target.runtime.tracer, environment=service.environment)
         child = self._child("tracer" if tracer else "runner", service)
         keeps = self.target.files.keeps_dynamic_batch
-        path = self.file(precision, batch=0 if keeps else batch)
+        path = path or self.file(precision, batch=0 if keeps else batch)
         options = {"threads": 1, "target": dict(self.target.options.defaults)}
         loaded = child.call("load", timeout_s=TIMEOUT_S, path=str(path), options=options)
         binding = bind(
