@@ -20,6 +20,7 @@ from benchmarks import (
     parity_cost,
     plugin_cost,
     regressions,
+    reruns,
     workers,
 )
 from benchmarks.common import BenchmarkError, Row, told
@@ -35,9 +36,10 @@ BENCHMARKS = {
     "change_points": change_points.measure,
     "history": history.measure,
     "regressions": regressions.measure,
+    "reruns": reruns.measure,
 }
 # Those that run only where they are asked for.
-LONG = ("regressions",)
+LONG = ("regressions", "reruns")
 _WIDTH = 100
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 
 ROOT = Path(__file__).resolve().parent.parent
-PLUGIN = ("-p", "edgecheck.plugin")
+PLUGIN = ("-p", "edgecheck.plugin.hooks")
 _TAIL_CHARACTERS = 2000
 
 

@@ -57,7 +57,7 @@ def measure(quick: bool) -> list[Row]:
         try:
             for busy in (False, True):
                 state = "busy" if busy else "idle"
-                with _busy_cores() if busy else contextlib.nullcontext():
+                with busy_cores() if busy else contextlib.nullcontext():
                     for layers, count, allowed, required in _plan(share):
                         with told(f"{count} comparisons, +{layers} layers, {state}"):
                             tally = _compare(device, place, layers, count)
@@ -120,7 +120,7 @@ def _compare(device: LocalDevice, place: Path, layers: int, count: int) -> Tally
 
 
 @contextlib.contextmanager
-def _busy_cores() -> Iterator[None]:
+def busy_cores() -> Iterator[None]:
     """Keep all cores but one busy with matrix products."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     hogs = [

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgecheck.errors import HistoryError
 from edgecheck.history import report_file
 from edgecheck.history.results import CaseResult, RunInfo, RunResults, results_of
+from edgecheck.plain import plain_data
 
 if TYPE_CHECKING:
     from edgecheck.history.database import History, StoredRun
@@ -36,7 +37,8 @@ def find_report(spec: str, history: str, root: Path) -> dict[str, Any]:
     if is_file(spec):
         return report_file.read(Path(spec))
     with _opened(spec, history) as opened:
-        return opened.document(find_run(spec, opened, root).id)
+        found: dict[str, Any] = plain_data(opened.document(find_run(spec, opened, root).id))
+    return found
 
 
 def find_baseline(

@@ -21,7 +21,6 @@ from edgecheck.history import reading, tables, writing
 from edgecheck.history.engine import WRITES, open_engine, shown, told
 from edgecheck.history.metrics import METRICS
 from edgecheck.history.results import CaseResult, RunInfo, RunResults, results_of
-from edgecheck.plain import plain_data
 
 _CLOSES = ("failed", "unsupported", "inconclusive")
 
@@ -237,7 +236,7 @@ class History:
             packed = connection.execute(query).scalar_one_or_none()
             if packed is None:
                 raise HistoryError(f"there is no run {run_id}")
-        found: dict[str, Any] = plain_data(json.loads(zlib.decompress(packed)))
+        found: dict[str, Any] = json.loads(zlib.decompress(packed))
         return found
 
     def results(self, run: RunInfo, *, spreads: bool = True) -> RunResults:

@@ -93,7 +93,7 @@ class Reporter:
             interrupted=session.exitstatus in _UNFINISHED,
             errors=errors,
             faults=[
-                *run.not_reached(self._records),
+                *self._not_reached(),
                 *run.unjudged(self._records),
                 *self._not_compared(run),
                 *self._vanished(run),
@@ -214,6 +214,13 @@ class Reporter:
             Path(item).is_dir() and Path(item).resolve().parent in (root, root.parent)
             for item in config.args
         )
+
+    def _not_reached(self) -> list[str]:
+        """That the run ended before some cases, as by `pytest.exit`, whatever its exit code."""
+        from edgecheck.plugin.run import NOT_REACHED
+
+        count = sum(item["reason"] == NOT_REACHED for item in self._records)
+        return [f"the run ended before {count} of {len(self._records)} cases"] if count else []
 
     def _not_compared(self, run: Run) -> list[str]:
         """That no regression could have been found, where one fails."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from edgecheck.workbench import Workbench
 
 
-_NOT_REACHED = "the run ended before this case"
+NOT_REACHED = "the run ended before this case"
 
 
 @dataclass
@@ -334,15 +334,10 @@ class Run:
         complete = {
             nodeid: self._crash_record(nodeid)
             or self.records.get(nodeid)
-            or records.unjudged(base, "not_checked", _NOT_REACHED)
+            or records.unjudged(base, "not_checked", NOT_REACHED)
             for nodeid, base in self.catalog.cases.items()
         }
         return sorted(complete.values(), key=lambda item: (item["key"], item["nodeid"]))
-
-    def not_reached(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
-        """That the run ended before some cases, as by `pytest.exit`, whatever its exit code."""
-        count = sum(item["reason"] == _NOT_REACHED for item in found)
-        return [f"the run ended before {count} of {len(found)} cases"] if count else []
 
     def _crash_record(self, nodeid: str) -> dict[str, Any] | None:
         if nodeid not in self.crashes:

@@ -151,7 +151,7 @@ def test_the_table_names_the_layer_in_the_users_model(suite: Path) -> None:
     ("candidate", "kind", "words"),
     [
         ("swapped/ort/fp32", "outputs", "'boxes' carries 'scores'"),
-        ("clean/ort/fp32", "none", "no layer stands out"),
+        pytest.param("clean/ort/fp32", "none", "no layer stands out", marks=pytest.mark.long),
         pytest.param(
             "clean/executorch/fp32", "none", "no layer stands out", marks=pytest.mark.long
         ),

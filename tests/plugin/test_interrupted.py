@@ -41,7 +41,9 @@ class TestTiny(edgecheck.Conformance):
 SLOW = "open('running', 'w').close()\nimport time\ntime.sleep(300)\n"
 
 
-@pytest.mark.parametrize("whole_group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize(
+    "whole_group", [False, pytest.param(True, marks=pytest.mark.long)], ids=["process", "group"]
+)
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "cancel"])
 @pytest.mark.parametrize("moment", ["collection", "run", "run over workers"])
 def test_it_is_reported_as_interrupted_and_leaves_nothing(

@@ -248,7 +248,7 @@ def test_a_baseline_that_can_not_be_used_is_a_failure(gate: Judged, name: str, s
     [
         ("fail", 1, "gate closed: 1 of 1 cases failed"),
         ("warn", 0, "InconclusiveWarning: noisy/ort/fp32 latency: inconclusive: latency_p50"),
-        ("skip", 0, "1 skipped"),
+        pytest.param("skip", 0, "1 skipped", marks=pytest.mark.long),
     ],
 )
 def test_what_can_not_be_told_is_as_the_option_says(

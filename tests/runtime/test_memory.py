@@ -186,7 +186,11 @@ def test_three_weighings_agree_and_a_clean_runtime_does_not_grow(
 
 @pytest.mark.parametrize("growth_runs", [(20, 20), pytest.param((20, 200), marks=pytest.mark.long)])
 @pytest.mark.parametrize(
-    ("target", "driver"), [("ort", "LeakingOnnxRuntime"), ("tflite", "LeakingLiteRT")]
+    ("target", "driver"),
+    [
+        ("ort", "LeakingOnnxRuntime"),
+        pytest.param("tflite", "LeakingLiteRT", marks=pytest.mark.long),
+    ],
 )
 def test_a_leak_of_10_kilobytes_per_inference_is_found(
     files: dict[tuple[str, str], Any],

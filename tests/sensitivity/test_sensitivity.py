@@ -102,7 +102,9 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     made.close()
 
 
-@pytest.mark.parametrize("target", ["ort", pytest.param("tflite", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=pytest.mark.long) for name in ("ort", "tflite")]
+)
 def test_the_one_layer_that_quantizes_badly_is_the_recipe(
     workbench: Workbench, target: str
 ) -> None:

@@ -63,6 +63,7 @@ def test_the_example_is_small_and_passes_the_tests_for_targets(installed: Path) 
     assert " passed" in done.stdout
 
 
+@pytest.mark.long
 def test_a_target_of_others_is_judged_by_all_checks(installed: Path, judge: Judge) -> None:
     run = judge(SUITE, "--edge-targets=numpy-perceptron", "--strict-markers")
     assert run.status == 0, run.output
