@@ -38,6 +38,7 @@ class Architecture:
         fresh: whether batch norms are as they were created, not as training leaves them.
         batch: a number where the batch is static.
         precisions: those in which an honest file is as good as the model.
+        unbuilt: targets whose converter lacks an operator of it.
     """
 
     inputs: tuple[edgecheck.Input, ...]
@@ -46,6 +47,7 @@ class Architecture:
     fresh: bool = False
     batch: int | str = "batch"
     precisions: tuple[str, ...] = PRECISIONS
+    unbuilt: tuple[str, ...] = ()
 
     @property
     def declared_inputs(self) -> tuple[edgecheck.Input, ...]:
@@ -77,7 +79,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "lstm": Architecture((STEPS,), precisions=("fp32", "fp16")),
     "step": Architecture((FEATURES, STATE), ("out", "next")),
     "segmenter": Architecture((IMAGE,), ("labels",)),
-    "spectrum": Architecture((SERIES,), precisions=("fp32", "fp16")),
+    "spectrum": Architecture((SERIES,), precisions=("fp32", "fp16"), unbuilt=("coreml",)),
     # In int8 these lose their scores, whoever quantizes them.
     "pixels-640": Architecture((IMAGE,), ("pred",), precisions=("fp32", "fp16")),
     "pixels-4096": Architecture((IMAGE,), ("pred",), precisions=("fp32", "fp16")),

@@ -38,8 +38,10 @@ def _declarations(seeds: range, models: Sequence[str]) -> Iterator[edgecheck.Mod
                 targets = {target: architectures.PRECISIONS}
                 yield bench.declaration(name, name=f"{name}-{seed}", seed=seed, targets=targets)
             else:
-                precisions = architectures.ARCHITECTURES[name].precisions
-                yield architectures.declaration(name, seed, targets={target: precisions})
+                architecture = architectures.ARCHITECTURES[name]
+                if target not in architecture.unbuilt:
+                    targets = {target: architecture.precisions}
+                    yield architectures.declaration(name, seed, targets=targets)
 
 
 def _suite(model: edgecheck.Model) -> type[edgecheck.Conformance]:

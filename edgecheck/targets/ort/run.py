@@ -36,8 +36,11 @@ _CPU = "CPUExecutionProvider"
 _NO_SATURATION = ("session.x64quantprecision", "1")
 _SATURATES = (
     "int8 products may saturate on this processor, and on no newer one: the file can't be loaded "
-    "with session.x64quantprecision=1, as where operators share quantization parameters"
+    "with session.x64quantprecision=1, as where operators share weights or quantization "
+    "parameters. Its outputs are those without integer kernels; times and memory are as it runs here"
 )
+# Operators between DequantizeLinear and QuantizeLinear stay in float32, as the format defines them.
+_FLOAT_KERNELS = ("session.disable_quant_qdq", "1")
 # A serialized ONNX model with one Identity node on one float (IR 8, opset 17): loading it makes the
 # runtime allocate its thread pools and arenas before a model is weighed.
 _IDENTITY = bytes.fromhex(
@@ -56,6 +59,7 @@ class OrtRunner(Runner):
         self._options: dict[str, Any] = {}
         self._providers: list[str] = []
         self._saturates = False
+        self._float_session: Any = None
 
     def _session_options(self) -> Any:
         options = onnxruntime.SessionOptions()
@@ -86,7 +90,7 @@ class OrtRunner(Runner):
 
     def _load(self, path: str, providers: list[str]) -> Any:
         """A session, if need be without the option that some valid graphs can't be loaded with."""
-        self._saturates = False
+        self._saturates, self._float_session = False, None
         try:
             return onnxruntime.InferenceSession(path, self._session_options(), providers=providers)
         except Exception:  # its errors share no base class
@@ -96,6 +100,18 @@ class OrtRunner(Runner):
     def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = list(self._outputs)
         return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if not self._saturates:
+            return self.infer(inputs)
+        if self._float_session is None:
+            options = self._session_options()
+            options.add_session_config_entry(*_FLOAT_KERNELS)
+            self._float_session = onnxruntime.InferenceSession(
+                self._path, options, providers=self._providers
+            )
+        names = list(self._outputs)
+        return dict(zip(names, self._float_session.run(names, inputs), strict=True))
 
     def prepare_inference(self, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
         return partial(self._session.run, list(self._outputs), inputs)

@@ -207,7 +207,9 @@ def test_a_file_that_must_run_with_saturation_is_told(tmp_path: Path) -> None:
     except Exception:  # only processors that saturate rewrite the weights
         refused = True
     driver = opened(path)
-    np.save(tmp_path / "in.npy", np.ones((2, 64), np.float32))
+    inputs = np.ones((2, 64), np.float32)
+    (expected,) = onnx.reference.ReferenceEvaluator(path).run(None, {"x": inputs})
+    np.testing.assert_allclose(run(driver, inputs, tmp_path), expected)
     warnings = driver.placement({"image": str(tmp_path / "in.npy")}).warnings
     assert bool(warnings) == refused
     assert all("may saturate on this processor" in line for line in warnings)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
 
 CALIBRATION_BATCH = 8
 
@@ -16,8 +17,52 @@ def to_float16(source: str, output: str) -> None:
     import onnx
     from onnxconverter_common import float16
 
-    model = float16.convert_float_to_float16(onnx.load(source), keep_io_types=True)
+    model = onnx.load(source)
+    _part_outputs(model.graph)
+    casts = {node.output[0] for node in _casts_to_float(model.graph)}
+    model = float16.convert_float_to_float16(model, keep_io_types=True)
+    # The converter leaves those of integers to float32 as they are, and their readers do not fit.
+    for node in _casts_to_float(model.graph):
+        if node.output[0] in casts:
+            _type_of_cast(node).i = onnx.TensorProto.FLOAT16
     onnx.save(model, output)
+
+
+def _part_outputs(graph: onnx.GraphProto) -> None:
+    """Give outputs that operators also read, or that are casts, a tensor of their own inside.
+
+    The converter casts outputs back to float32, and would let those operators read them so.
+    """
+    import onnx
+
+    read = {name for node in graph.node for name in node.input}
+    made = {name: node.op_type for node in graph.node for name in node.output}
+    parted = {
+        item.name
+        for item in graph.output
+        if item.name in made and (item.name in read or made[item.name] == "Cast")
+    }
+    for node in graph.node:
+        for tensors in (node.input, node.output):
+            for position, name in enumerate(tensors):
+                if name in parted:
+                    tensors[position] = f"{name}_inside"
+    graph.node.extend(
+        onnx.helper.make_node("Identity", [f"{name}_inside"], [name], f"output_{name}")
+        for name in sorted(parted)
+    )
+
+
+def _casts_to_float(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    import onnx
+
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    return [node for node in casts if _type_of_cast(node).i == onnx.TensorProto.FLOAT]
+
+
+def _type_of_cast(node: onnx.NodeProto) -> onnx.AttributeProto:
+    (found,) = [item for item in node.attribute if item.name == "to"]
+    return found
 
 
 def prepare(source: str, output: str) -> None:
