@@ -27,10 +27,13 @@ def observe(
     from edgecheck.targets.coreml.images import to_pixels
 
     torch.set_num_threads(1)  # operators are small: waiting for a second core takes longer
-    evaluator = Evaluator(read(package))
+    program = read(package)
+    function = program.functions[program.default_function]
+    evaluator = Evaluator(program)
     arrays = {
         name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in calibration.items()
     }
+    names = _names_in([item.name for item in function.inputs], list(arrays))
     ranges: Ranges = {}
 
     def note(name: str, value: Any) -> None:
@@ -48,9 +51,18 @@ def observe(
         for name, image in images.items():
             call[name] = to_pixels(call[name], image, name)
         for name, array in call.items():
-            note(name, torch.from_numpy(array))
-        evaluator.run(call, observe=note)
+            note(names[name], torch.from_numpy(array))
+        evaluator.run({names[name]: array for name, array in call.items()}, observe=note)
     return ranges
+
+
+def _names_in(present: list[str], declared: list[str]) -> dict[str, str]:
+    """The program's names of declared inputs: coremltools renames those that are words of MIL.
+
+    Those that it lacks are taken in order, as inputs are bound.
+    """
+    left = [name for name in present if name not in declared]
+    return {name: name if name in present else left.pop(0) for name in declared}
 
 
 def integer_operations(package: Path) -> list[str]:

@@ -37,7 +37,7 @@ _NO_SATURATION = ("session.x64quantprecision", "1")
 _SATURATES = (
     "int8 products may saturate on this processor, and on no newer one: the file can't be loaded "
     "with session.x64quantprecision=1, as where operators share weights or quantization "
-    "parameters. Its outputs are those without integer kernels; times and memory are as it runs here"
+    "parameters. Its outputs are those without integer kernels; times and memory are as it runs"
 )
 # Operators between DequantizeLinear and QuantizeLinear stay in float32, as the format defines them.
 _FLOAT_KERNELS = ("session.disable_quant_qdq", "1")

@@ -109,6 +109,37 @@ def test_activations_get_the_range_of_all_calibration_samples(folder: Path, tmp_
     assert scales[0] == scales[1] != []
 
 
+def test_inputs_that_are_named_like_words_of_mil_are_calibrated(tmp_path: Path) -> None:
+    """coremltools calls an input state_workaround that the model calls state."""
+
+    class Cell(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.cell = torch.nn.Linear(16, 8)
+
+        def forward(self, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(self.cell(torch.cat([x, state], 1)))
+
+    inputs = [Input("x", ("batch", 8)), Input("state", ("batch", 8))]
+    program.capture(Cell().eval(), inputs, ["y"], {}, tmp_path / "m.pt2")
+    given = {}
+    for name in ("x", "state"):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).normal(size=(1, 8)).astype("f"))
+        given[name] = str(tmp_path / f"{name}.npy")
+    CoremlBuilder().build(
+        source=str(tmp_path / "m.pt2"),
+        output=str(tmp_path / "m.mlpackage"),
+        precision="int8",
+        inputs=["x", "state"],
+        outputs=["y"],
+        calibration=given,
+        example=given,
+        options=dict(TARGET.options.defaults),
+    )
+    assert _activation_scales(tmp_path / "m.mlpackage") != []
+
+
 def _activation_scales(package: Path) -> list[float]:
     parsed = read(package)
     constants = {
