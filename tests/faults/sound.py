@@ -40,8 +40,8 @@ def _declarations(seeds: range, models: Sequence[str]) -> Iterator[edgecheck.Mod
             else:
                 architecture = architectures.ARCHITECTURES[name]
                 if target not in architecture.unbuilt:
-                    targets = {target: architecture.precisions}
-                    yield architectures.declaration(name, seed, targets=targets)
+                    made_for = {target: architecture.precisions}
+                    yield architectures.declaration(name, seed, targets=made_for)
 
 
 def _suite(model: edgecheck.Model) -> type[edgecheck.Conformance]:
