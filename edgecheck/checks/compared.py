@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecheck.checks import yardstick
+from edgecheck.judge.labels import without_ties
 from edgecheck.judge.noise import rows_needed
 
 if TYPE_CHECKING:
@@ -90,17 +91,53 @@ class Compared:
         same = candidate.shape == expected.shape and expected.size > 0
         return (candidate, expected) if same and expected.dtype.kind == "f" else None
 
+    def label_errors(
+        self, name: str, simulations: Mapping[int, Mapping[str, str]]
+    ) -> tuple[list[float], list[float]]:
+        """Shares of an output's labels that differ, by sample: the candidate's, and simulated.
+
+        Empty for an output that is not of integers or booleans. Ties are no difference.
+
+        Args:
+            simulations: .npy path of the simulated outputs by name, by position of the feed.
+        """
+        own: list[float] = []
+        plain: list[float] = []
+        for index in self.judged:
+            sides = [self.results[index], self.reference[index], simulations[index]]
+            candidate, expected, simulated = (
+                {key: load(paths[key]) for key in self.case.model.outputs} for paths in sides
+            )
+            count = len(simulated[name]) if self.rows[index] is not None else None
+            labels = expected[name][slice(count)]
+            shapes = {candidate[name][slice(count)].shape, labels.shape, simulated[name].shape}
+            if labels.dtype.kind not in "iub" or not labels.size or len(shapes) > 1:
+                continue
+            for found, shares in ((candidate, own), (simulated, plain)):
+                pairs = [
+                    (found[key][slice(count)], expected[key][slice(count)])
+                    for key in self.case.model.outputs
+                    if expected[key].ndim
+                ]
+                proven = without_ties(found[name][slice(count)], labels, pairs)
+                differ = np.atleast_1d(proven != labels)
+                shares.extend(differ.reshape(len(differ), -1).mean(axis=1).tolist())
+        return own, plain
+
 
 def rows_to_simulate(case: Case, outputs: Mapping[str, str]) -> int | None:
     """How many samples of a feed to simulate; None for all, if outputs have no batch axis."""
     if not all(item.batched for item in case.model.inputs):
         return None
-    shapes = [load(path).shape for path in outputs.values()]
-    sizes = {shape[0] if shape else 0 for shape in shapes}
+    arrays = [load(path) for path in outputs.values()]
+    sizes = {array.shape[0] if array.ndim else 0 for array in arrays}
     if len(sizes) != 1 or 0 in sizes:
         return None
     (batch,) = sizes
-    values = min(int(np.prod(shape[1:])) for shape in shapes)
+    # Labels of one sample are not independent: they say as much as one value.
+    values = min(
+        1 if array.dtype.kind in "iub" else int(np.prod(array.shape[1:])) for array in arrays
+    )
     return rows_needed(batch, values, case.precision)
 
 

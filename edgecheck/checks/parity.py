@@ -255,7 +255,10 @@ def judge(
     for name, agreement in judged.items():
         metrics: dict[str, Any] = {**agreement.metrics(), **baselines.metrics.get(name, {})}
         if isinstance(agreement, LabelAgreement):
-            by_metric = label_comparisons(name, agreement, limits[name])
+            by_metric = {
+                **_comparisons(name, baselines.metrics.get(name, {}), limits[name]),
+                **label_comparisons(name, agreement, limits[name]),
+            }
             failures = [*failures, *agreement.failures(name)]
             metrics |= agreement.record()
         else:

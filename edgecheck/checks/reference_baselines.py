@@ -19,6 +19,7 @@ from edgecheck.checks.compared import Compared, load, rows_to_simulate
 from edgecheck.declare.budget import Limit
 from edgecheck.judge import vacuity
 from edgecheck.judge.agreement import Agreement, divergences, stopped, without_nonfinite
+from edgecheck.judge.labels import over_honest
 from edgecheck.judge.noise import (
     HONEST_MARGIN_DB,
     Noise,
@@ -263,16 +264,34 @@ def _simulated_quantizer(workbench: Workbench, compared: Compared, limits: Limit
         return Baselines(measurements={"unmeasured": f"{precision} is not simulated"})
     simulations, reason = compared.simulated(workbench, arithmetic, compared.judged)
     if reason:
-        return _unmeasured(precision, reason, limits, ["sqnr_below_honest_db"])
-    return _joined(
-        {
-            name: _judge_sqnr(
+        return _unmeasured(
+            precision, reason, limits, ["sqnr_below_honest_db", "label_errors_over_honest"]
+        )
+    results = {}
+    for name in compared.case.model.outputs:
+        own, plain = compared.label_errors(name, simulations)
+        results[name] = (
+            _judge_labels(own, plain, limits[name])
+            if own and not compared.case.model.output(name).magnitudes
+            else _judge_sqnr(
                 name, precision, *_agreements(compared, name, simulations), limits[name]
             )
-            for name in compared.case.model.outputs
-        },
-        {"honest": arithmetic},
-    )
+        )
+    return _joined(results, {"honest": arithmetic})
+
+
+def _judge_labels(
+    own: Sequence[float], plain: Sequence[float], limits: Mapping[str, Limit]
+) -> _OutputResult:
+    """Labels that differ over those of the simulation, where a default limit is surely broken."""
+    metrics = {"honest_label_agreement": 1.0 - float(np.mean(plain))}
+    limit = limits.get("label_errors_over_honest")
+    if limit is None:
+        return _OutputResult(metrics)
+    ratio, proven = over_honest(own, plain, limit.value)
+    if limit.origin != "default" or proven or limit.allows(ratio):
+        metrics["label_errors_over_honest"] = ratio
+    return _OutputResult(metrics)
 
 
 def _agreements(

@@ -65,6 +65,8 @@ class Budget:
             simulated quantization of the reference.
         label_agreement: share of the integers or booleans of an output that are the reference's;
             see `edgecheck.judge.labels`.
+        label_errors_over_honest: of quantized precisions: how many times as many of them may
+            differ as in a simulated quantization of the reference.
         part_sqnr_db: of quantized precisions: the least SQNR of any part of an output, against
             that part's own spread; see `edgecheck.judge.parts`.
 
@@ -107,6 +109,7 @@ class Budget:
     hidden_overflow: Stated = None
     sqnr_below_honest_db: Stated = None
     label_agreement: Stated = None
+    label_errors_over_honest: Stated = None
     part_sqnr_db: Stated = None
     kl_divergence: Stated = None
     saturation: Stated = None
@@ -198,6 +201,8 @@ def _parse(name: str, value: Quantity) -> float:
 # label_agreement: what the largest of 100 independent normal scores keeps under noise at this
 #   precision's limit of sqnr_db: 0.96 at 30 dB, 0.87 at 20 dB, 0.69 at 12 dB, 0.56 at 8 dB (0.92 at
 #   12 dB for two scores). fp32 errs by 1e-4 of the scores at most: fewer than one flip in 1000.
+# label_errors_over_honest: labels of near-ties change in proportion to the error, and 12 dB are
+#   four times the error.
 # part_sqnr_db: at 10 dB a tenth of the variance of a part is noise.
 # memory_growth: an interval reached up to 0.1 kB where ONNX Runtime and LiteRT ran small networks
 #   hundreds of times, and 0.4 kB at 20 times (allocators that settle); sustained through the
@@ -232,6 +237,7 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
                 label_agreement=0.68,
                 part_sqnr_db=10,
                 sqnr_below_honest_db=12,
+                label_errors_over_honest=4,
                 quantized_weights=share,
             )
             for precision, accuracy_drop, share in (
@@ -257,6 +263,7 @@ DEFAULTS: Mapping[str, Budget] = MappingProxyType(
                 label_agreement=0.55,
                 part_sqnr_db=10,
                 sqnr_below_honest_db=12,
+                label_errors_over_honest=4,
                 quantized_weights=share,
             )
             for precision, share in (("int4", 0.25), ("palettized", 0.5))

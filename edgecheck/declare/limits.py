@@ -87,6 +87,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "cosine": _least("parity"),
         "top1_agreement": _least("parity"),
         "label_agreement": _least("parity"),
+        "label_errors_over_honest": _most("parity", *_SIMULATED),
         "noise_ratio": Kind("max", None, "x", "parity", _FLOAT),
         "hidden_overflow": _most("parity", "fp16"),
         "sqnr_below_honest_db": Kind("max", None, "dB", "parity", _SIMULATED),

@@ -29,6 +29,9 @@ _EXCHANGED, _EXCHANGED_ENTRIES = 0.5, 8
 _TAKEN, _TAKEN_ENTRIES, _TAKEN_SAMPLES, _COMMON = 0.9, 30, 5, 0.01
 _LISTED = 5
 _CONFIDENCE = 0.95
+# Of each of the two bounds, one of which must be wrong for an excess over a plain quantization that
+# is none; and what is added to samples that happen to be alike.
+_CHANCE, _LEAST_VARIANCE = 0.0005, 1e-8
 
 
 @dataclass
@@ -203,6 +206,47 @@ def without_ties(candidate: Array, expected: Array, pairs: Sequence[tuple[Array,
             ties = tied(candidate, expected, scores, other)
             candidate = np.where(ties, expected, candidate)
     return candidate
+
+
+def over_honest(
+    candidate: Sequence[float], honest: Sequence[float], most: float
+) -> tuple[float, bool]:
+    """How many times as many labels of a candidate differ as of a plain quantization.
+
+    Args:
+        candidate, honest: share of the labels that differ from the reference's, by sample.
+        most: the ratio that is allowed.
+
+    Returns:
+        The ratio, and whether it is proven to be larger than `most`: the lower bound of the one
+        share is above so many times the upper bound of the other.
+    """
+    own, plain = float(np.mean(candidate)), float(np.mean(honest))
+    ratio = own / plain if plain > 0.0 else np.inf if own > 0.0 else 0.0
+    low, _ = _bounds(candidate)
+    _, high = _bounds(honest)
+    return ratio, low > most * high
+
+
+def _bounds(shares: Sequence[float]) -> tuple[float, float]:
+    """One-sided bounds of a mean of shares of independent samples, whose entries are not.
+
+    Clopper and Pearson's for the number of independent entries that has the variance which is seen
+    between samples (Korn and Graubard, "Confidence intervals for proportions with small expected
+    number of positive counts estimated from survey data", Survey Methodology 24, 1998).
+    """
+    from scipy.stats import beta, norm, t
+
+    count, mean = len(shares), float(np.mean(shares))
+    entries = float(count)
+    if count > 1 and 0.0 < mean < 1.0:
+        variance = max(float(np.var(shares, ddof=1)), _LEAST_VARIANCE) / count
+        penalty = norm.ppf(1.0 - _CHANCE) / t.ppf(1.0 - _CHANCE, count - 1)
+        entries = mean * (1.0 - mean) / variance * float(penalty) ** 2
+    hits = mean * entries
+    low = float(beta.ppf(_CHANCE, hits, entries - hits + 1.0)) if hits > 0.0 else 0.0
+    high = float(beta.ppf(1.0 - _CHANCE, hits + 1.0, entries - hits)) if hits < entries else 1.0
+    return low, high
 
 
 def label_comparisons(

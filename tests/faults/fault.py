@@ -27,9 +27,9 @@ class Fault:
         layer: where a single layer is broken, its path in the model.
         declared: fields of the `Model` that differ from the bundled declaration.
         budget: fields of its `Budget`.
-        against: what it is judged against: the ``"module"``, or the model's sound .onnx file as
-            the ``"onnx source"`` or as the ``"onnx reference"``, an artifact of a model without
-            a source.
+        against: what it is judged against: the ``"module"``, the model's sound .onnx file as the
+            ``"onnx source"``, or as the ``"tflite reference"`` its sound .tflite file, an artifact
+            of a model without a source.
     """
 
     kind: str

@@ -57,7 +57,7 @@ def _flat(module: nn.Module) -> nn.Module:
     return module
 
 
-_LABELS = r"labels are mixed up|label_agreement"
+_LABELS = r"are exchanged|is lost|label_agreement|label_errors_over_honest"
 _WHERE = ("segmenter ort fp32", "segmenter ort int8", "segmenter tflite int8")
 
 
@@ -68,7 +68,15 @@ def _lost(model: str, target: str) -> Fault:
         bench.build(bench.module(model), model, target, "int8", path)
 
     name = f"lost-{model}-{target}-int8"
-    return Fault("part of an output lost", name, model, target, "int8", plant, says="of the levels")
+    return Fault(
+        "part of an output lost",
+        name,
+        model,
+        target,
+        "int8",
+        plant,
+        says="against the spread of its own",
+    )
 
 
 FAULTS = (

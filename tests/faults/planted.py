@@ -30,11 +30,11 @@ def declare(folder: Path, names: set[str]) -> dict[str, type[edgecheck.Conforman
 
 def _reference(fault: Fault, folder: Path) -> dict[str, Any]:
     """How the model declares what the fault is judged against."""
-    file = bench.sound_file(folder, fault.model, "ort", "fp32")
     if fault.against == "onnx source":
-        return {"source": file}
-    if fault.against == "onnx reference":
-        return {"source": None, "reference": "ort", "artifacts": {"ort": file}}
+        return {"source": bench.sound_file(folder, fault.model, "ort", "fp32")}
+    if fault.against == "tflite reference":
+        file = bench.sound_file(folder, fault.model, "tflite", "fp32")
+        return {"source": None, "reference": "tflite", "artifacts": {"tflite": file}}
     return {}
 
 

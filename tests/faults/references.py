@@ -93,7 +93,7 @@ FAULTS = (
             f"few-{seed}",
             "static ort fp32",
             _edited(partial(_few, seed=seed), "hidden", "static ort fp32"),
-            against="onnx reference",
+            against="tflite reference",
             declared={"builders": {}},
         )
         for seed in range(8)

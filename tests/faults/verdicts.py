@@ -62,7 +62,8 @@ def plant(faults: Sequence[Fault], folder: Path) -> dict[str, str]:
             # The converters report their progress.
             with contextlib.redirect_stdout(io.StringIO()):
                 if fault.against != "module":
-                    tools.sound(fault.model, "ort", "fp32")
+                    target = "ort" if fault.against == "onnx source" else "tflite"
+                    tools.sound(fault.model, target, "fp32")
                 fault.plant(tools, path)
         except Exception as error:  # one that can't be planted must not hide the others
             problems[fault.name] = f"{type(error).__name__}: {error}"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecheck.judge.labels import LabelAgreement, tied
+from edgecheck.judge.labels import LabelAgreement, over_honest, tied
 
 law = settings(deadline=None, derandomize=True, max_examples=30)
 
@@ -83,3 +83,36 @@ def test_scores_prove_a_tie_and_an_error() -> None:
     assert tied(np.array([2, 2]), np.array([1, 1]), scores, scores).tolist() == [True, False]
     assert not tied(np.array([9, -1]), np.array([1, 1]), scores, scores).any()
     assert not tied(np.array([2]), np.array([1]), scores[0], scores[0]).any()
+
+
+# -- against a plain quantization
+
+
+@law
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.floats(1, 8))
+def test_a_plain_quantization_is_never_over_itself(shares: list[float], most: float) -> None:
+    ratio, proven = over_honest(shares, shares, most)
+    assert not proven and (ratio in (0.0, 1.0) or ratio == pytest.approx(1.0))
+
+
+def test_one_near_tie_proves_nothing_and_many_labels_do() -> None:
+    none = [0.0] * 32
+    assert over_honest([1.0, *none[1:]], none, 4.0) == (np.inf, False)
+    rng = np.random.default_rng(0)
+    plain = rng.uniform(0.0, 0.04, 32)
+    ratio, proven = over_honest((plain + 0.4).tolist(), plain.tolist(), 4.0)
+    assert ratio > 10 and proven
+    ratio, proven = over_honest((3.0 * plain).tolist(), plain.tolist(), 4.0)
+    assert ratio == pytest.approx(3.0) and not proven
+    assert not over_honest([1.0] * 4, [0.0] * 4, 4.0)[1], "four samples are too few"
+    assert over_honest([1.0] * 40, [0.0] * 40, 4.0)[1]
+
+
+def test_chance_alone_is_hardly_ever_proof() -> None:
+    """Labels that change four times as often by the same law are at the limit, not beyond it."""
+    rng = np.random.default_rng(1)
+    false = 0
+    for _ in range(2000):
+        own, plain = rng.binomial(1, 0.2, 40), rng.binomial(1, 0.05, 40)
+        false += over_honest(own.tolist(), plain.tolist(), 4.0)[1]
+    assert false <= 4
