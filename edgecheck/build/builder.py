@@ -252,6 +252,14 @@ class ArtifactBuilder:
             return {}
         return self._sources.program(*program_source(case), case.model)
 
+    def _float_program(self, case: Case) -> dict[str, Any]:
+        """The source whose weights a file should have: a .pt2 program or an .onnx file; or {}."""
+        if case.model.source is None and not case.variant:
+            return {}
+        if self._sources.kind(*program_source(case), case.model) == "tensorflow":
+            return {}
+        return self._sources.program(*program_source(case), case.model)
+
     def layers(self, case: Case) -> list[str]:
         """The layers that ``keep_float`` may name for a candidate.
 
@@ -281,7 +289,7 @@ class ArtifactBuilder:
         """What an audit of its weights found (see `weight_audit.audited`); {} without a program."""
 
         def produce(folder: Path) -> Any:
-            program = self._layer_names(case)
+            program = self._float_program(case)
             return program and self._tools(case.target).call(
                 "audit",
                 timeout_s=self._timeout_s,

@@ -323,17 +323,19 @@ class Builder(abc.ABC):
 
     @final
     def audit(self, *, path: str, program: str, reader: str) -> dict[str, Any]:
-        """A file's weights against those of its .pt2 program (see `weight_audit.audited`).
+        """A file's weights against those of its program (see `weight_audit.audited`).
 
         Args:
+            program: path of a .pt2 or .onnx file.
             reader: `Build.weights`.
         """
         # By name: what audits a file does not decide what is in it, and is not in its recipe.
         common = "edgecheck.targets.common"
-        program_weights = importlib.import_module(f"{common}.program_weights")
+        kind = "onnx.weights" if program.endswith(".onnx") else "program_weights"
+        weights = importlib.import_module(f"{common}.{kind}").read(program)
         weight_audit = importlib.import_module(f"{common}.weight_audit")
         stored = importlib.import_module(reader).stored(path)
-        findings: dict[str, Any] = weight_audit.audited(stored, program_weights.read(program))
+        findings: dict[str, Any] = weight_audit.audited(stored, weights)
         return findings
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecheck.names import layer_of
 from edgecheck.targets.common.onnx import inspection
 from edgecheck.targets.common.weight_audit import Stored, from_floats, from_integers
 
@@ -21,6 +22,15 @@ _QUANTIZED: dict[str, tuple[int, int | None, int, int | None]] = {
     "MatMulIntegerToFloat": (1, 3, 5, -1),
     "DynamicQuantizeMatMul": (1, 2, 3, -1),
 }
+
+
+def read(path: str) -> dict[str, list[npt.NDArray[Any]]]:
+    """Float initializers of two axes or more by layer, in float32: those of a source."""
+    weights: dict[str, list[npt.NDArray[Any]]] = {}
+    for item in stored(path):
+        if item.step is None:
+            weights.setdefault(layer_of(item.name), []).append(item.values)
+    return weights
 
 
 def stored(path: str) -> list[Stored]:
