@@ -29,7 +29,8 @@ def measure(
     limits: Mapping[str, Mapping[str, Limit]],
 ) -> Evidence:
     """Failures where a layer of the file has elements of its own, or a file that is worse than a
-    plain quantization has other weights; nothing where the source is no PyTorch program and no .onnx file.
+    plain quantization has other weights; nothing where the source is no PyTorch program and no
+    .onnx file.
 
     Takes milliseconds, of a hundred million weights seconds.
 

@@ -103,6 +103,7 @@ def _to_half(module: Any) -> Any:
     import torch
 
     half = copy.deepcopy(module).half()
+    _name_half(half)
 
     def cast(value: torch.Tensor, to: torch.dtype) -> torch.Tensor:
         return value.to(to) if value.is_floating_point() else value
@@ -119,6 +120,22 @@ def _to_half(module: Any) -> Any:
             return tuple(cast(value, torch.float32) for value in self.half_module(**given))
 
     return Half()
+
+
+def _name_half(module: Any) -> None:
+    """Half precision also where the captured program names float32, as in casts of integers."""
+    import torch
+    from torch.fx.node import map_aggregate
+
+    def renamed(value: Any) -> Any:
+        return torch.float16 if value is torch.float32 else value
+
+    for inner in module.modules():
+        if isinstance(inner, torch.fx.GraphModule):
+            for node in inner.graph.nodes:
+                node.args = map_aggregate(node.args, renamed)
+                node.kwargs = map_aggregate(node.kwargs, renamed)
+            inner.recompile()
 
 
 def _quantize(module: Any, feeds: Any, *, dynamic: bool) -> Any:

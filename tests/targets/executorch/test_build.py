@@ -83,6 +83,49 @@ def inspect(path: str | Path) -> dict[str, Any]:
     return ExecutorchBuilder().inspect(path=str(path))
 
 
+class Timed(torch.nn.Module):
+    """Casts whole numbers to float32, as embeddings of time and of positions do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        waves = step[:, None].float() * torch.arange(1, 4, dtype=torch.float32) / 10
+        return self.linear(torch.cat([x, waves.sin()], 1)) + torch.zeros(4)
+
+
+def test_half_precision_of_a_program_that_names_float32(tmp_path: Path) -> None:
+    inputs = [Input("x", ("batch", 3)), Input("step", ("batch",), dtype="int64", low=0, high=20)]
+    program.capture(Timed().eval(), inputs, ["y"], {}, tmp_path / "m.pt2")
+    arrays = {"x": np.ones((1, 3), np.float32), "step": np.array([7])}
+    example = {}
+    for name, array in arrays.items():
+        example[name] = str(tmp_path / f"{name}.npy")
+        np.save(example[name], array)
+    path = tmp_path / "m.pte"
+    ExecutorchBuilder().build(
+        source=str(tmp_path / "m.pt2"),
+        output=str(path),
+        precision="fp16",
+        inputs=list(arrays),
+        outputs=["y"],
+        example=example,
+        calibration=None,
+        options=dict(TARGET.options.defaults),
+    )
+    with torch.no_grad():
+        expected = Timed().eval()(
+            **{name: torch.from_numpy(array) for name, array in arrays.items()}
+        )
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(path).load_method("forward")
+    (found,) = method.execute([torch.from_numpy(array) for array in arrays.values()])
+    torch.testing.assert_close(found, expected, rtol=5e-3, atol=5e-3)
+
+
 @pytest.mark.parametrize(
     ("backend", "precision"),
     [
