@@ -16,7 +16,7 @@ import numpy as np
 from edgecheck.build.artifact_cache import Store
 from edgecheck.build.builder import ArtifactBuilder, Built
 from edgecheck.build.sources import own_source, qat_name
-from edgecheck.capture import data
+from edgecheck.capture import data, drawing
 from edgecheck.capture.client import Sources, is_onnx
 from edgecheck.declare.case import Case
 from edgecheck.declare.model import Artifact, Model, Source, artifact_key
@@ -148,7 +148,7 @@ class Workbench:
                     size = data.dimension_sizes(
                         model.inputs, model.dims, batch, rng if drawn else None
                     )
-                    arrays = data.random_inputs(model.inputs, size, rng)
+                    arrays = drawing.random_call(model.inputs, size, rng, model.draw)
                     feeds.append(data.save_feed(arrays, folder / f"random-{len(feeds)}"))
                     labels.append(f"random, {_sizes_text(size)}")
                     sizes.append(size)

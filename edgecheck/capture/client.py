@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.capture import data, model_files
+from edgecheck.capture import data, drawing, model_files
 from edgecheck.capture.pickling import pack
 from edgecheck.declare.metrics import as_metric
 from edgecheck.declare.model import Artifact, Evaluation, Model, Source, source_kind
@@ -136,6 +136,7 @@ class Sources:
                 timeout_s=self._timeout_s,
                 folder=str(folder),
                 dims=dimension_ranges(model),
+                example=_example(model, folder / "example"),
             )
             return {**captured, **opened}
 
@@ -358,6 +359,14 @@ def _spread(files: Mapping[str, Any] | None, model: Model, folder: Path) -> list
         )
         for call, part in enumerate(np.array_split(rows, calls))
     ]
+
+
+def _example(model: Model, folder: Path) -> dict[str, str] | None:
+    """The call with which a source is captured, if the user draws it: .npy path by input name."""
+    if model.draw is None:
+        return None
+    sizes, rng = data.example_sizes(model.inputs, model.dims), np.random.default_rng(0)
+    return data.save_feed(drawing.random_call(model.inputs, sizes, rng, model.draw), folder)
 
 
 def _source_name(source: Source) -> str:

@@ -24,6 +24,8 @@ from edgecheck.errors import DataError
 
 Array = npt.NDArray[Any]
 _CHUNK_BYTES = 1 << 24
+# Neither 0 nor 1, which torch.export specialises, nor a size that a kernel or stride may have too.
+_EXAMPLE_BATCH = 3
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def _check_keys(sample: Mapping[Any, Any], inputs: Sequence[Input], what: str) -
         )
 
 
-def _convert(array: Array, item: Input, what: str, first: int = 0) -> Array:
+def convert(array: Array, item: Input, what: str, first: int = 0) -> Array:
     """The values in the input's dtype; `first` is the position of the first row in all data."""
     wanted = np.dtype(item.dtype)
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and wanted.kind != "f"):
@@ -253,11 +255,11 @@ def _store_array(array: Array, item: Input, path: Path, what: str) -> str:
     existing = _backing_file(array)
     if existing is not None and array.dtype == np.dtype(item.dtype):
         for start, stop in _chunks(array):
-            _convert(array[start:stop], item, what, start)
+            convert(array[start:stop], item, what, start)
         return existing
     with RowWriter(path, item.name) as writer:
         for start, stop in _chunks(array):
-            writer.append(_convert(array[start:stop], item, what, start))
+            writer.append(convert(array[start:stop], item, what, start))
     return str(path)
 
 
@@ -294,7 +296,7 @@ class _SampleWriter:
         rows = None
         values = _by_input(sample, self._inputs, where)
         for item, value, writer in zip(self._inputs, values, self._writers, strict=True):
-            array = _convert(np.asarray(_as_array(value)), item, where)
+            array = convert(np.asarray(_as_array(value)), item, where)
             batched = array.ndim == len(item.shape)
             array = array if batched else array[None]
             _check_shape(array.shape, item, where)
@@ -376,6 +378,12 @@ def dimension_sizes(
         else:
             sizes[name] = high if rng is None else int(rng.integers(low, high, endpoint=True))
     return sizes
+
+
+def example_sizes(inputs: Sequence[Input], dims: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """A size for each named dimension in the call with which a source is captured."""
+    low, high = dims.get(BATCH, DEFAULT_DIM)
+    return dimension_sizes(inputs, dims, min(max(_EXAMPLE_BATCH, low), high), None)
 
 
 def save_feed(arrays: Mapping[str, Array], directory: Path) -> dict[str, str]:

@@ -38,7 +38,12 @@ class LiveOnnx:
         """The graph in other arithmetic (see `edgecheck.capture.onnx_arithmetic.simulator`)."""
         return simulator(self.model, self._inputs, self._outputs, arithmetic, calibration)
 
-    def capture(self, folder: Path, dims: Mapping[str, tuple[int, int]]) -> tuple[Path, str]:
+    def capture(
+        self,
+        folder: Path,
+        dims: Mapping[str, tuple[int, int]],
+        example: Mapping[str, np.ndarray] | None = None,
+    ) -> tuple[Path, str]:
         """Not needed: the file is its own program."""
         raise CaptureError("an ONNX file is its own program")
 
