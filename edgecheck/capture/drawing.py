@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecheck.capture.arrays import as_array, convert
 from edgecheck.capture.base import story
-from edgecheck.capture.data import convert, random_inputs
+from edgecheck.capture.data import random_inputs
 from edgecheck.declare.model import Draw, Input
 from edgecheck.errors import DataError
 
@@ -75,9 +76,7 @@ def tied_inputs(
 
 def _fitted(value: Any, item: Input, sizes: Mapping[str, int]) -> Array:
     """An array that `draw` returned, in the input's dtype."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    array = convert(np.asarray(value), item, "what draw returned")
+    array = convert(np.asarray(as_array(value)), item, "what draw returned")
     shape = tuple(sizes[size] if isinstance(size, str) else size for size in item.shape)
     if array.shape != shape:
         raise DataError(

@@ -76,7 +76,7 @@ def simulator(
         if keeping:
             raise SimulationError("layers of an ONNX graph can't be kept in float one by one")
         found = run(entering(feed))
-        return {name: np.ascontiguousarray(found[exits[name]]) for name in outputs}
+        return {name: np.asarray(found[exits[name]], order="C") for name in outputs}
 
     return infer
 

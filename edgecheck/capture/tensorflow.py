@@ -75,7 +75,7 @@ class LiveTensorFlow:
             tensors = {name: tf.convert_to_tensor(array) for name, array in inputs.items()}
             outputs = select_outputs(self._call(tensors), self._outputs)
         return {
-            name: np.ascontiguousarray(item.numpy())
+            name: np.asarray(item.numpy(), order="C")
             for name, item in zip(self._outputs, outputs, strict=True)
         }
 

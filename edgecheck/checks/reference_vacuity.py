@@ -179,15 +179,19 @@ def _drawn(
 
 def _sample_findings(case: Case, feeds: Feeds) -> list[Finding]:
     """Findings about the user's samples: whether they are within the declared domain."""
-    if "samples" not in feeds.labels:
+    pairs = zip(feeds.feeds, feeds.labels, strict=True)
+    samples = [feed for feed, label in pairs if label == "samples"]
+    if not samples:
         return []
-    paths = feeds.feeds[feeds.labels.index("samples")]
     return [
         finding
         for item in case.model.inputs
         if item.dtype != "bool"
         for finding in vacuity.sample_domain(
-            item.name, _load(paths[item.name]), item.low, item.high
+            item.name,
+            np.concatenate([_load(feed[item.name]).reshape(-1) for feed in samples]),
+            item.low,
+            item.high,
         )
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ class Input:
     Attributes:
         name: the parameter of the module's ``forward``, or the input's name in the model file.
         shape: one entry per axis: a size, or the name of a dynamic dimension. A first axis named
-            ``"batch"`` makes the batch dynamic; a number there is a static batch.
+            ``"batch"`` makes the batch dynamic; a number there is a static batch; () is a scalar.
         low, high: smallest and largest value (inclusive for integers) of generated inputs.
         dtype: a NumPy dtype name.
         step: the spacing of generated floats from `low` on, if not all between are possible:
@@ -57,6 +58,16 @@ class Input:
     def batched(self) -> bool:
         """Whether the batch axis is dynamic."""
         return bool(self.shape) and self.shape[0] == BATCH
+
+
+def takes_whole_calls(inputs: Sequence[Input]) -> bool:
+    """Whether a sample of the user's data is all inputs of one call.
+
+    It is where the inputs have no batch axis in common: a scalar, or a state beside frames whose
+    first axis is layers.
+    """
+    first = {item.shape[0] if item.shape else None for item in inputs}
+    return len(first) > 1 or None in first
 
 
 def _check_dtype(dtype: str, where: str) -> None:

@@ -54,7 +54,8 @@ class Evaluation:
 
     Attributes:
         inputs: an array (one input), a dict of arrays by input name, an iterable of samples, a
-            PyTorch Dataset or DataLoader, or a callable that returns one of these.
+            PyTorch Dataset or DataLoader, or a callable that returns one of these. If the inputs
+            share no batch axis, a sample is a whole call.
         labels: an array, or a callable that returns one; None if `inputs` yields
             ``(sample, label)`` pairs.
         metric: a `Metric`, the name of one (see `edgecheck.metrics.METRICS`), or any
