@@ -16,9 +16,11 @@ import numpy as np
 from edgecheck.build.artifact_cache import Store
 from edgecheck.build.builder import ArtifactBuilder, Built
 from edgecheck.build.sources import own_source, qat_name
-from edgecheck.capture import data
+from edgecheck.capture import data, drawing
+from edgecheck.capture.calls import join_outputs, save_calls
 from edgecheck.capture.client import Sources, is_onnx
 from edgecheck.declare.case import Case
+from edgecheck.declare.inputs import takes_whole_calls
 from edgecheck.declare.model import Artifact, Model, Source, artifact_key
 from edgecheck.declare.settings import Settings
 from edgecheck.devices.binding import Binding, bind
@@ -148,21 +150,23 @@ class Workbench:
                     size = data.dimension_sizes(
                         model.inputs, model.dims, batch, rng if drawn else None
                     )
-                    arrays = data.random_inputs(model.inputs, size, rng)
+                    arrays = drawing.random_call(model.inputs, size, rng, model.draw)
                     feeds.append(data.save_feed(arrays, folder / f"random-{len(feeds)}"))
                     labels.append(f"random, {_sizes_text(size)}")
                     sizes.append(size)
-            samples = self._samples(case, folder)
-            if samples is not None:
-                feeds.append(samples[0])
+            for sample, own_sizes in self._samples(case, folder):
+                feeds.append(sample)
                 labels.append("samples")
-                sizes.append(samples[1])
+                sizes.append(own_sizes)
             return {"feeds": feeds, "labels": labels, "sizes": sizes}
 
         return Feeds(**self.once(f"feeds {case.model_name}", produce))
 
-    def _samples(self, case: Case, folder: Path) -> tuple[dict[str, str], dict[str, int]] | None:
-        """The first of the user's own inputs, from the samples, evaluation or calibration data."""
+    def _samples(self, case: Case, folder: Path) -> list[tuple[dict[str, str], dict[str, int]]]:
+        """The first of the user's own inputs, from the samples, evaluation or calibration data.
+
+        Each is a feed and the sizes of its named dimensions: one of all samples, or whole calls.
+        """
         model = case.model
         what = next(
             (
@@ -173,22 +177,20 @@ class Workbench:
             None,
         )
         if what is None:
-            return None
+            return []
         files = self.data(case, what)
         count = min(USER_SAMPLES, files["count"])
+        if takes_whole_calls(model.inputs):
+            calls = save_calls(files["inputs"], range(count), folder)
+            return [(call, _sizes(call, model)) for call in calls]
         if model.dynamic_batch:
             count = min(count, model.dim_range("batch")[1])
         arrays = {
             name: np.load(path, mmap_mode="r", allow_pickle=False)[:count]
             for name, path in files["inputs"].items()
         }
-        sizes = {
-            name: arrays[item.name].shape[axis]
-            for item in model.inputs
-            for axis, name in enumerate(item.shape)
-            if isinstance(name, str)
-        }
-        return data.save_feed(arrays, folder / "samples"), sizes
+        samples = data.save_feed(arrays, folder / "samples")
+        return [(samples, _sizes(samples, model))]
 
     def feed_outputs(self, case: Case) -> dict[int, dict[str, str]]:
         """The candidate's outputs by position of the feed, for the feeds that its file takes.
@@ -220,6 +222,15 @@ class Workbench:
     def evaluation_outputs(self, case: Case, directory: Path) -> tuple[dict[str, str], ...]:
         """The candidate's and the reference's outputs on the evaluation data."""
         files = self.data(case, "evaluation")
+        if takes_whole_calls(case.model.inputs):
+            calls = save_calls(files["inputs"], range(files["count"]), directory / "inputs")
+            references = self.reference_outputs(case, calls, "evaluation", main=True)
+            name, _ = self.reference_runner(case, main=True)
+            expected = self.once(
+                f"joined {name} evaluation", lambda folder: join_outputs(references, folder)
+            )
+            candidates = self.session(case).run(calls, directory)
+            return join_outputs(candidates, directory / "outputs"), expected
         rows = [
             np.load(path, mmap_mode="r", allow_pickle=False) for path in files["inputs"].values()
         ]
@@ -366,6 +377,16 @@ class Workbench:
                 bind(model.inputs, model.outputs, session.inputs, session.outputs, Artifact(path))
             )
         return session
+
+
+def _sizes(feed: Mapping[str, str], model: Model) -> dict[str, int]:
+    """Sizes of the named dimensions in a feed."""
+    return {
+        name: np.load(feed[item.name], mmap_mode="r").shape[axis]
+        for item in model.inputs
+        for axis, name in enumerate(item.shape)
+        if isinstance(name, str)
+    }
 
 
 def _sizes_text(sizes: Mapping[str, int]) -> str:

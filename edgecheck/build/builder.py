@@ -17,7 +17,7 @@ import numpy as np
 from edgecheck.build.artifact_cache import Store
 from edgecheck.build.recipe import recipe
 from edgecheck.build.sources import own_source, program_source
-from edgecheck.capture import data
+from edgecheck.capture import data, drawing
 from edgecheck.capture.client import Sources, dimension_ranges
 from edgecheck.declare.case import Case, brought, find_builder
 from edgecheck.declare.model import Artifact, Model
@@ -337,7 +337,8 @@ class ArtifactBuilder:
         """One call's inputs at the sizes that a fixed-shape file gets: batch one, dims largest."""
         rng = np.random.default_rng(model.seed)
         sizes = data.dimension_sizes(model.inputs, model.dims, 1, None)
-        return data.save_feed(data.random_inputs(model.inputs, sizes, rng), folder / "example")
+        call = drawing.random_call(model.inputs, sizes, rng, model.draw)
+        return data.save_feed(call, folder / "example")
 
 
 def _tools_service(target: Target) -> Service:

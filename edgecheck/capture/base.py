@@ -51,8 +51,16 @@ class Live(Protocol):
             SimulationError: that can't be done; the message says why.
         """
 
-    def capture(self, folder: Path, dims: Mapping[str, tuple[int, int]]) -> tuple[Path, str]:
+    def capture(
+        self,
+        folder: Path,
+        dims: Mapping[str, tuple[int, int]],
+        example: Mapping[str, np.ndarray] | None = None,
+    ) -> tuple[Path, str]:
         """Write the program into a folder; return its path and the digest of what is in it.
+
+        Args:
+            example: inputs that it takes; by default random ones of the declared domain.
 
         Raises:
             CaptureError: the model can't be captured, or fixes a dimension declared dynamic.

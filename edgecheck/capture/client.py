@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from edgecheck.capture import data, model_files
+from edgecheck.capture import data, drawing, model_files
+from edgecheck.capture.calls import save_calls
 from edgecheck.capture.pickling import pack
+from edgecheck.declare.inputs import takes_whole_calls
 from edgecheck.declare.metrics import as_metric
 from edgecheck.declare.model import Artifact, Evaluation, Model, Source, source_kind
 from edgecheck.declare.settings import FILE_LIMIT_BYTES
@@ -136,6 +138,7 @@ class Sources:
                 timeout_s=self._timeout_s,
                 folder=str(folder),
                 dims=dimension_ranges(model),
+                example=_example(model, folder / "example"),
             )
             return {**captured, **opened}
 
@@ -214,7 +217,8 @@ class Sources:
         def produce(folder: Path) -> Any:
             requests = []
             for position, (feed, count) in enumerate(zip(feeds, rows, strict=True)):
-                cut = {path_name: _loaded(path)[:count] for path_name, path in feed.items()}
+                arrays = {path_name: _loaded(path) for path_name, path in feed.items()}
+                cut = {key: item[:count] if count else item for key, item in arrays.items()}
                 inputs = data.save_feed(cut, folder / f"inputs-{position}")
                 (folder / str(position)).mkdir(exist_ok=True)
                 requests.append({"inputs": inputs, "directory": str(folder / str(position))})
@@ -338,6 +342,9 @@ def _spread(files: Mapping[str, Any] | None, model: Model, folder: Path) -> list
     """Samples of data, evenly spaced over it, as .npy paths by input for each of several calls."""
     if files is None:
         return []
+    if takes_whole_calls(model.inputs):
+        positions = np.linspace(0, files["count"] - 1, min(files["count"], _MOST_ROWS)).astype(int)
+        return save_calls(files["inputs"], positions.tolist(), folder)
     sizes = {item.shape[0] for item in model.inputs if item.shape and not item.batched}
     fixed = next((size for size in sizes if isinstance(size, int)), 1)
     low, high = model.dim_range("batch") if model.dynamic_batch else (fixed, fixed)
@@ -358,6 +365,14 @@ def _spread(files: Mapping[str, Any] | None, model: Model, folder: Path) -> list
         )
         for call, part in enumerate(np.array_split(rows, calls))
     ]
+
+
+def _example(model: Model, folder: Path) -> dict[str, str] | None:
+    """The call with which a source is captured, if the user draws it: .npy path by input name."""
+    if model.draw is None:
+        return None
+    sizes, rng = data.example_sizes(model.inputs, model.dims), np.random.default_rng(0)
+    return data.save_feed(drawing.random_call(model.inputs, sizes, rng, model.draw), folder)
 
 
 def _source_name(source: Source) -> str:

@@ -1,9 +1,10 @@
 """The user's calibration, evaluation and sample data as .npy files, and random inputs.
 
 Each form of data has its own writer. All of them store one .npy per input with samples on axis 0,
-written row by row, so that no process holds it in memory. The random inputs are drawn from the
-declared domain with a seed. See also `edgecheck.judge.vacuity`, which judges whether the data is
-good.
+written row by row, so that no process holds it in memory. If the inputs share no batch axis, a
+sample is a whole call (see `takes_whole_calls`), and has all axes of the declared shape. The random
+inputs are drawn from the declared domain with a seed. See also `edgecheck.judge.vacuity`, which
+judges whether the data is good.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecheck.capture.arrays import as_array, convert, is_array
 from edgecheck.capture.row_writer import RowWriter
+from edgecheck.declare.inputs import takes_whole_calls
 from edgecheck.declare.model import BATCH, DEFAULT_DIM, Input
 from edgecheck.errors import DataError
 
 Array = npt.NDArray[Any]
 _CHUNK_BYTES = 1 << 24
+# Neither 0 nor 1, which torch.export specialises, nor a size that a kernel or stride may have too.
+_EXAMPLE_BATCH = 3
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,12 @@ class _Stored:
 
 def _loaded(data: Any) -> Any:
     """The data itself, if a callable returns it."""
-    return data() if callable(data) and not _is_array(data) else data
+    return data() if callable(data) and not is_array(data) else data
 
 
 def _store(data: Any, inputs: Sequence[Input], directory: Path, what: str, pairs: bool) -> _Stored:
     """Store data by the writer of its form; `pairs` if it has to bring its labels."""
-    if _is_array(data):
+    if is_array(data):
         data = _by_only_input(data, inputs, what)
     if isinstance(data, Mapping):
         if pairs:
@@ -129,7 +134,15 @@ def _store_arrays(
     _check_keys(data, inputs, what)
     paths, counts = {}, {}
     for item, file in zip(inputs, _files(inputs, directory), strict=True):
-        paths[item.name] = _store_array(_as_array(data[item.name]), item, file, what)
+        array = as_array(data[item.name])
+        if takes_whole_calls(inputs):
+            array = _as_calls(array, item, what)
+        elif array.ndim == len(item.shape) + 1:  # whole calls, stacked
+            array = array.reshape(-1, *array.shape[2:])
+            _check_shape(array.shape, item, what)
+        else:
+            _check_shape(array.shape, item, what)
+        paths[item.name] = _store_array(array, item, file, what)
         counts[item.name] = len(np.load(paths[item.name], mmap_mode="r"))
     return _Stored(paths, counts)
 
@@ -150,7 +163,7 @@ def _store_pairs(data: Any, inputs: Sequence[Input], directory: Path, what: str)
             where = f"{what} sample {position}"
             if not (isinstance(pair, tuple | list) and len(pair) == 2):
                 raise DataError(f"{where} is not a (sample, label) pair")
-            label = np.asarray(_as_array(pair[1]))
+            label = np.asarray(as_array(pair[1]))
             rows = writer.append(pair[0], where)
             if rows is not None and label.shape[:1] != (rows,):
                 raise DataError(f"{where} has {rows} rows but labels of {label.shape}")
@@ -162,7 +175,7 @@ def _store_pairs(data: Any, inputs: Sequence[Input], directory: Path, what: str)
 
 def _store_labels(labels: Any, count: int, directory: Path, what: str) -> str:
     """Write one label for each of `count` samples; return the .npy path."""
-    labels = np.asarray(_as_array(labels))
+    labels = np.asarray(as_array(labels))
     if labels.ndim == 0 or labels.dtype.kind not in "fiubc":
         raise DataError(f"{what} labels are not an array of numbers: {labels!r:.60}")
     if len(labels) != count:
@@ -187,50 +200,12 @@ def _files(inputs: Sequence[Input], directory: Path) -> list[Path]:
     return [directory / f"input-{position}.npy" for position in range(len(inputs))]
 
 
-def _is_array(data: Any) -> bool:
-    return isinstance(data, np.ndarray) or (
-        hasattr(data, "__array__") and hasattr(data, "shape") and hasattr(data, "dtype")
-    )
-
-
-def _as_array(data: Any) -> Array:
-    """Any array-like as a NumPy array, memory-mapped ones left so."""
-    if hasattr(data, "detach"):
-        data = data.detach().cpu().numpy()
-    if isinstance(data, np.ndarray):
-        return data
-    array: Array = np.asarray(data)
-    return array
-
-
 def _check_keys(sample: Mapping[Any, Any], inputs: Sequence[Input], what: str) -> None:
     names = {item.name for item in inputs}
     if set(sample) != names:
         raise DataError(
             f"{what} has entries {sorted(map(str, sample))}, but the inputs are {sorted(names)}"
         )
-
-
-def _convert(array: Array, item: Input, what: str, first: int = 0) -> Array:
-    """The values in the input's dtype; `first` is the position of the first row in all data."""
-    wanted = np.dtype(item.dtype)
-    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and wanted.kind != "f"):
-        raise DataError(f"{what} for input {item.name!r} is {array.dtype}; the input is {wanted}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        row, *rest = (int(index) for index in np.argwhere(~np.isfinite(array))[0])
-        raise DataError(
-            f"{what} for input {item.name!r} has NaN or infinite values, "
-            f"the first at {(first + row, *rest)}"
-        )
-    if wanted.kind != "b" and array.size:
-        bounds = np.iinfo(wanted) if wanted.kind in "iu" else np.finfo(wanted)
-        low, high = array.min(), array.max()
-        if low < bounds.min or high > bounds.max:
-            raise DataError(
-                f"{what} for input {item.name!r} has values {low}..{high}, "
-                f"which {wanted} can't hold"
-            )
-    return array.astype(wanted, copy=False)
 
 
 def _check_shape(shape: tuple[int, ...], item: Input, what: str) -> None:
@@ -244,20 +219,38 @@ def _check_shape(shape: tuple[int, ...], item: Input, what: str) -> None:
         raise DataError(f"{what} for input {item.name!r} has shape {shape}; expected ({expected})")
 
 
+def _as_calls(array: Array, item: Input, what: str) -> Array:
+    """Whole calls with the call on axis 0; a batch of one may lack its axis.
+
+    Raises:
+        DataError: the shape is not the declared one in each call.
+    """
+    if item.batched and array.ndim == len(item.shape):
+        array = array[:, None]
+    fits = array.ndim == len(item.shape) + 1 and all(
+        isinstance(declared, str) or declared == size
+        for declared, size in zip(item.shape, array.shape[1:], strict=True)
+    )
+    if not fits:
+        expected = ", ".join(map(str, item.shape))
+        raise DataError(
+            f"{what} for input {item.name!r} has shape {array.shape[1:]} in a call; expected "
+            f"({expected}): the inputs share no batch axis, so a sample is a whole call"
+        )
+    return array
+
+
 def _store_array(array: Array, item: Input, path: Path, what: str) -> str:
-    if array.ndim == len(item.shape) + 1:  # whole calls, stacked
-        array = array.reshape(-1, *array.shape[2:])
-    _check_shape(array.shape, item, what)
     if len(array) == 0:
         raise DataError(f"{what} is empty")
     existing = _backing_file(array)
     if existing is not None and array.dtype == np.dtype(item.dtype):
         for start, stop in _chunks(array):
-            _convert(array[start:stop], item, what, start)
+            convert(array[start:stop], item, what, start)
         return existing
     with RowWriter(path, item.name) as writer:
         for start, stop in _chunks(array):
-            writer.append(_convert(array[start:stop], item, what, start))
+            writer.append(convert(array[start:stop], item, what, start))
     return str(path)
 
 
@@ -284,17 +277,24 @@ class _SampleWriter:
 
     def __init__(self, inputs: Sequence[Input], directory: Path) -> None:
         self._inputs = inputs
+        self._whole_calls = takes_whole_calls(inputs)
         self._paths = _files(inputs, directory)
         self._writers = [
             RowWriter(path, item.name) for path, item in zip(self._paths, inputs, strict=True)
         ]
 
     def append(self, sample: Any, where: str) -> int | None:
-        """Write a sample, or a batch, which has an axis more; return a batch's number of rows."""
+        """Write a sample, or a batch, which has an axis more; return a batch's number of rows.
+
+        Whole calls are written one by one.
+        """
         rows = None
         values = _by_input(sample, self._inputs, where)
         for item, value, writer in zip(self._inputs, values, self._writers, strict=True):
-            array = _convert(np.asarray(_as_array(value)), item, where)
+            array = convert(np.asarray(as_array(value)), item, where)
+            if self._whole_calls:
+                writer.append(_as_calls(array[None], item, where))
+                continue
             batched = array.ndim == len(item.shape)
             array = array if batched else array[None]
             _check_shape(array.shape, item, where)
@@ -332,7 +332,7 @@ def _by_input(entry: Any, inputs: Sequence[Input], where: str) -> list[Any]:
         _check_keys(entry, inputs, where)
         return [entry[item.name] for item in inputs]
     # A loader yields labels after the inputs.
-    if isinstance(entry, tuple | list) and len(entry) >= len(inputs) and _is_array(entry[0]):
+    if isinstance(entry, tuple | list) and len(entry) >= len(inputs) and is_array(entry[0]):
         return list(entry[: len(inputs)])
     if len(inputs) == 1:
         return [entry]
@@ -376,6 +376,12 @@ def dimension_sizes(
         else:
             sizes[name] = high if rng is None else int(rng.integers(low, high, endpoint=True))
     return sizes
+
+
+def example_sizes(inputs: Sequence[Input], dims: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """A size for each named dimension in the call with which a source is captured."""
+    low, high = dims.get(BATCH, DEFAULT_DIM)
+    return dimension_sizes(inputs, dims, min(max(_EXAMPLE_BATCH, low), high), None)
 
 
 def save_feed(arrays: Mapping[str, Array], directory: Path) -> dict[str, str]:

@@ -38,7 +38,12 @@ class LiveOnnx:
         """The graph in other arithmetic (see `edgecheck.capture.onnx_arithmetic.simulator`)."""
         return simulator(self.model, self._inputs, self._outputs, arithmetic, calibration)
 
-    def capture(self, folder: Path, dims: Mapping[str, tuple[int, int]]) -> tuple[Path, str]:
+    def capture(
+        self,
+        folder: Path,
+        dims: Mapping[str, tuple[int, int]],
+        example: Mapping[str, np.ndarray] | None = None,
+    ) -> tuple[Path, str]:
         """Not needed: the file is its own program."""
         raise CaptureError("an ONNX file is its own program")
 
@@ -71,7 +76,7 @@ def simulator(
         if keeping:
             raise SimulationError("layers of an ONNX graph can't be kept in float one by one")
         found = run(entering(feed))
-        return {name: np.ascontiguousarray(found[exits[name]]) for name in outputs}
+        return {name: np.asarray(found[exits[name]], order="C") for name in outputs}
 
     return infer
 

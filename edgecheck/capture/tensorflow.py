@@ -17,13 +17,11 @@ import numpy as np
 
 from edgecheck.capture import tensorflow_arithmetic, tensorflow_digest
 from edgecheck.capture.base import CaptureError, story
-from edgecheck.capture.data import dimension_sizes, random_inputs
-from edgecheck.declare.model import BATCH, Input
+from edgecheck.capture.data import dimension_sizes, example_sizes, random_inputs
+from edgecheck.declare.model import Input
 from edgecheck.targets.common.tensorflow_files import FIXED, SIGNATURE
 
 _INSTALL = "pip install 'edgecheck[tensorflow]'"
-# Neither 1, which models may treat on its own, nor a size that a kernel may have too.
-_EXAMPLE_BATCH = 3
 _NAME = re.compile(r"[A-Za-z]\w*")
 # Operators that reach files, the network or Python. A model needs none of them to compute, and a
 # SavedModel that someone else made is a program ("Using TensorFlow Securely", TensorFlow).
@@ -77,7 +75,7 @@ class LiveTensorFlow:
             tensors = {name: tf.convert_to_tensor(array) for name, array in inputs.items()}
             outputs = select_outputs(self._call(tensors), self._outputs)
         return {
-            name: np.ascontiguousarray(item.numpy())
+            name: np.asarray(item.numpy(), order="C")
             for name, item in zip(self._outputs, outputs, strict=True)
         }
 
@@ -94,16 +92,21 @@ class LiveTensorFlow:
             self._equivalent, self.infer, names, self._outputs, arithmetic, calibration
         )
 
-    def capture(self, folder: Path, dims: Mapping[str, tuple[int, int]]) -> tuple[Path, str]:
+    def capture(
+        self,
+        folder: Path,
+        dims: Mapping[str, tuple[int, int]],
+        example: Mapping[str, np.ndarray] | None = None,
+    ) -> tuple[Path, str]:
         """Write the SavedModel ``program``, its variables frozen, its signature as declared.
 
         Where that has dynamic dimensions, a second one in its folder ``fixed`` has the sizes of
         fixed-shape files: batch one, other dimensions largest. Some layers, as recurrent ones, lay
         the batch down when they are traced.
         """
-        low, high = dims.get(BATCH, (1, 64))
-        sizes = dimension_sizes(self._inputs, dims, min(max(_EXAMPLE_BATCH, low), high), None)
-        example = random_inputs(self._inputs, sizes, np.random.default_rng(0))
+        if example is None:
+            sizes = example_sizes(self._inputs, dims)
+            example = random_inputs(self._inputs, sizes, np.random.default_rng(0))
         try:
             self.infer(example)
         except CaptureError:

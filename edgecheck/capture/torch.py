@@ -19,12 +19,9 @@ import torch
 
 from edgecheck.capture.arithmetic import simulator
 from edgecheck.capture.base import CaptureError, story
-from edgecheck.capture.data import dimension_sizes, random_inputs
-from edgecheck.declare.model import BATCH, Input
+from edgecheck.capture.data import example_sizes, random_inputs
+from edgecheck.declare.model import Input
 from edgecheck.runtime.torch import call_module, name_outputs
-
-# Neither 0 nor 1, which torch.export specialises, nor a size that a kernel or stride may have too.
-_EXAMPLE_BATCH = 3
 
 
 class LiveTorch:
@@ -51,10 +48,15 @@ class LiveTorch:
         """The module in other arithmetic."""
         return simulator(self.model, self._outputs, arithmetic, calibration)
 
-    def capture(self, folder: Path, dims: Mapping[str, tuple[int, int]]) -> tuple[Path, str]:
+    def capture(
+        self,
+        folder: Path,
+        dims: Mapping[str, tuple[int, int]],
+        example: Mapping[str, np.ndarray] | None = None,
+    ) -> tuple[Path, str]:
         """Export it to ``program.pt2``."""
         path = folder / "program.pt2"
-        return path, capture(self.model, self._inputs, self._outputs, dims, path)
+        return path, capture(self.model, self._inputs, self._outputs, dims, path, example)
 
 
 def is_module(value: Any) -> bool:
@@ -91,30 +93,26 @@ def _check_parameters(module: torch.nn.Module, inputs: Sequence[Input]) -> None:
             raise CaptureError(f"{signature} needs {name!r}, which no declared input provides")
 
 
-def example_inputs(
-    inputs: Sequence[Input], dims: Mapping[str, tuple[int, int]], batch: int
-) -> dict[str, torch.Tensor]:
-    """Example tensors from the declared domain, the same ones each time."""
-    sizes = dimension_sizes(inputs, dims, batch, None)
-    arrays = random_inputs(inputs, sizes, np.random.default_rng(0))
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
 def capture(
     module: torch.nn.Module,
     inputs: Sequence[Input],
     outputs: Sequence[str],
     dims: Mapping[str, tuple[int, int]],
     path: Path,
+    arrays: Mapping[str, np.ndarray] | None = None,
 ) -> str:
     """Export a module to a .pt2 file; return the digest of what is in it.
+
+    Args:
+        arrays: the example inputs; by default random ones of the declared domain.
 
     Raises:
         CaptureError: ``torch.export`` refuses it, or it fixes a dimension declared dynamic.
     """
     named = {size for item in inputs for size in item.shape if isinstance(size, str)}
-    low, high = dims.get(BATCH, (1, 64))
-    example = example_inputs(inputs, dims, min(max(_EXAMPLE_BATCH, low), high))
+    if arrays is None:
+        arrays = random_inputs(inputs, example_sizes(inputs, dims), np.random.default_rng(0))
+    example = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
         with torch.inference_mode():
             returned = module(**example)

@@ -152,10 +152,17 @@ class SourceService(Runner):
             )
         return found
 
-    def capture(self, folder: str, dims: dict[str, tuple[int, int]]) -> dict[str, str]:
-        """Write the program into a folder; return its ``path`` and ``digest``."""
+    def capture(
+        self, folder: str, dims: dict[str, tuple[int, int]], example: dict[str, str] | None
+    ) -> dict[str, str]:
+        """Write the program into a folder; return its ``path`` and ``digest``.
+
+        Args:
+            example: .npy path by input name of a call that the model takes, or None.
+        """
         assert self._current is not None
-        path, digest = self._current.capture(Path(folder), dims)
+        arrays = None if example is None else _loaded_arrays(example)
+        path, digest = self._current.capture(Path(folder), dims, arrays)
         return {"path": str(path), "digest": digest}
 
     def build(self, builder: bytes, path: str, source_path: str | None) -> None:

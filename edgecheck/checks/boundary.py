@@ -1,7 +1,8 @@
 """The bounds of the declared domain, which random inputs never hit: all lowest, all highest, zero.
 
 Part of the parity check: three single inferences of reference and candidate, judged as adversarial
-inputs are. Constant inputs are also where a variance is zero.
+inputs are. Constant inputs are also where a variance is zero. Inputs for which the declaration says
+that such calls are not valid stay random.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgecheck.capture.drawing import tied_inputs
 from edgecheck.checks import fuzz, fuzz_inputs
 from edgecheck.checks.fuzz_inputs import Pattern, Recipe
 from edgecheck.judge.verdict import Evidence
@@ -22,7 +24,7 @@ _LEVELS = {"low": "their lowest", "high": "their highest", "zero": "zero"}
 
 
 def measure(workbench: Workbench, case: Case) -> Evidence:
-    """Run both sides with all inputs at a bound.
+    """Run both sides with all inputs at a bound that may be.
 
     A candidate that does not take one, or gives NaN, infinite values or another shape where the
     reference does not, fails; so does an error that rounding does not explain, or of which nothing
@@ -30,21 +32,27 @@ def measure(workbench: Workbench, case: Case) -> Evidence:
     gives NaN.
     """
     trial = fuzz.Trial(workbench, case)
-    inputs = case.model.inputs
+    model, inputs = case.model, case.model.inputs
     sizes = tuple((name, min(found)) for name, found in sorted(trial.sizes.items()))
+    tied = tied_inputs(inputs, dict(sizes), model.draw)
+    free = [item.name for item in inputs if item.name not in tied]
+    if not free:
+        return Evidence(measurements={"boundary": {}})
+    subject = "all inputs" if not tied else f"inputs {', '.join(free)}"
     failures, warnings, scores = [], [], {}
     tried: list[fuzz.Arrays] = []
     for level, words in _LEVELS.items():
-        recipe = Recipe(sizes, tuple(Pattern("constant", level) for _ in inputs))
-        arrays = fuzz_inputs.build(inputs, recipe)
-        if any(all(np.array_equal(one[key], arrays[key]) for key in one) for one in tried):
+        bases = ("random" if item.name in tied else "constant" for item in inputs)
+        recipe = Recipe(sizes, tuple(Pattern(base, level) for base in bases))
+        arrays = fuzz_inputs.build(inputs, recipe, model.draw)
+        if any(all(np.array_equal(one[key], arrays[key]) for key in free) for one in tried):
             continue
         tried.append(arrays)
         judged = trial.judge(arrays)
         scores[level] = judged.score
         if not judged.failure:
             continue
-        sentence = f"with all inputs at {words} (declared domain): {judged.failure}"
+        sentence = f"with {subject} at {words} (declared domain): {judged.failure}"
         if judged.cause == "reference":
             warnings.append(sentence)
         else:

@@ -69,8 +69,7 @@ def measure(workbench: Workbench, case: Case) -> Evidence:
         return _told(judged, arrays, settings.replay, measured, "replayed")
     if not count:
         return Evidence()
-    trial = Trial(workbench, case)
-    warnings = []
+    trial, warnings = Trial(workbench, case), []
     kept = _kept(workbench, case)
     for path in kept:
         try:
@@ -85,8 +84,9 @@ def measure(workbench: Workbench, case: Case) -> Evidence:
         if judged.failure:
             measured = {"kept": len(kept), "examples": 0, "score": judged.score}
             return _told(judged, arrays, path, measured, "kept from an earlier run")
+    seed, draw = case.model.seed, case.model.draw
     found = fuzz_inputs.search(
-        case.model.inputs, trial.sizes, trial.judge, count=count, seed=case.model.seed
+        case.model.inputs, trial.sizes, trial.judge, count=count, seed=seed, draw=draw
     )
     measured = {
         "kept": len(kept),
@@ -98,7 +98,7 @@ def measure(workbench: Workbench, case: Case) -> Evidence:
     if found.arrays is None or found.judged is None:
         return Evidence(warnings=tuple(warnings), measurements={"fuzz": measured})
     path = save(found.arrays, settings.fuzz_folder, _stem(case))
-    origin = f"input {found.examples} of {count} drawn with seed {case.model.seed}, made small"
+    origin = f"input {found.examples} of {count} drawn with seed {seed}, made small"
     told = _told(found.judged, found.arrays, path, measured, origin)
     return Evidence(told.failures, tuple(warnings), told.measurements, told.details)
 

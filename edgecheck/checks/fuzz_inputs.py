@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecheck.capture.data import random_inputs
-from edgecheck.declare.model import BATCH, Input
+from edgecheck.capture.drawing import drawn_inputs, tied_inputs
+from edgecheck.declare.model import BATCH, Draw, Input
 from edgecheck.errors import EdgecheckError
 
 if TYPE_CHECKING:
@@ -172,13 +173,15 @@ def _part(item: Input, part: int) -> Any:
     return min(max(dtype.type(low_part + high_part), dtype.type(item.low)), dtype.type(item.high))
 
 
-def build(inputs: Sequence[Input], recipe: Recipe) -> Arrays:
-    """The arrays of a recipe."""
+def build(inputs: Sequence[Input], recipe: Recipe, draw: Draw | None = None) -> Arrays:
+    """The arrays of a recipe, but for the inputs that `draw` returns."""
     sizes = dict(recipe.sizes)
-    return {
+    arrays = {
         item.name: _array(item, pattern, sizes)
         for item, pattern in zip(inputs, recipe.patterns, strict=True)
     }
+    rng = np.random.default_rng([pattern.seed for pattern in recipe.patterns])
+    return {**arrays, **drawn_inputs(inputs, sizes, rng, draw)}
 
 
 def _array(item: Input, pattern: Pattern, sizes: Mapping[str, int]) -> Array:
@@ -210,19 +213,26 @@ def _array(item: Input, pattern: Pattern, sizes: Mapping[str, int]) -> Array:
     return flat.reshape(shape)
 
 
-def recipes(inputs: Sequence[Input], sizes: Mapping[str, Sequence[int]]) -> SearchStrategy[Recipe]:
+def recipes(
+    inputs: Sequence[Input],
+    sizes: Mapping[str, Sequence[int]],
+    tied: frozenset[str] = frozenset(),
+) -> SearchStrategy[Recipe]:
     """All recipes.
 
     Args:
         sizes: of the named dimensions: the batch's choices, and smallest and largest of others.
+        tied: inputs that are random in all of them (see `tied_inputs`).
     """
     st = _hypothesis().strategies
     levels = st.sampled_from(LEVELS) | st.integers(0, PARTS)
+    seeds = st.integers(0, 2**16)
+    random = st.builds(Pattern, st.just("random"), seed=seeds)
     patterns = st.builds(
         Pattern,
         st.sampled_from(PATTERNS),
         levels,
-        st.integers(0, 2**16),
+        seeds,
         st.lists(st.tuples(st.integers(0, _POSITIONS - 1), levels), max_size=_EDITS).map(tuple),
     )
     drawn = [
@@ -232,7 +242,9 @@ def recipes(inputs: Sequence[Input], sizes: Mapping[str, Sequence[int]]) -> Sear
         for name, given in sorted(sizes.items())
     ]
     found: SearchStrategy[Recipe] = st.builds(
-        Recipe, st.tuples(*drawn), st.tuples(*(patterns for _ in inputs))
+        Recipe,
+        st.tuples(*drawn),
+        st.tuples(*(random if item.name in tied else patterns for item in inputs)),
     )
     return found
 
@@ -248,14 +260,17 @@ def search(
     *,
     count: int,
     seed: int,
+    draw: Draw | None = None,
 ) -> Search:
     """Look for an input that fails, guided by the score, and shrink it; the same for the same seed.
 
     Args:
         sizes: see `recipes`.
         count: inputs to try.
+        draw: see `edgecheck.Model.draw`.
     """
     hypothesis = _hypothesis()
+    tied = tied_inputs(inputs, {name: min(found) for name, found in sizes.items()}, draw)
     known: dict[Recipe, Judged] = {}
     before: list[int] = []  # inputs that were judged up to the first failure
     failing: list[Recipe] = []
@@ -265,7 +280,7 @@ def search(
         if judged is None:
             if before and len(known) >= before[0] + _SHRINK_RUNS:
                 return
-            judged = known[recipe] = judge(build(inputs, recipe))
+            judged = known[recipe] = judge(build(inputs, recipe, draw))
         hypothesis.target(math.log10(min(max(judged.score, _LOWEST), _HIGHEST)))
         if judged.failure:
             if not before:
@@ -284,13 +299,13 @@ def search(
         print_blob=False,
         verbosity=hypothesis.Verbosity.quiet,
     )
-    run = hypothesis.seed(seed)(drawing(hypothesis.given(recipes(inputs, sizes))(attempt)))
+    run = hypothesis.seed(seed)(drawing(hypothesis.given(recipes(inputs, sizes, tied))(attempt)))
     try:
         run()
     except _FailedError:
-        arrays, judged = _simplified(
-            inputs, build(inputs, failing[-1]), known[failing[-1]], judge, _SIMPLIFY_RUNS
-        )
+        free = [item for item in inputs if item.name not in tied]
+        smallest = build(inputs, failing[-1], draw)
+        arrays, judged = _simplified(free, smallest, known[failing[-1]], judge, _SIMPLIFY_RUNS)
         return Search(before[0], *_worst(known), arrays, judged)
     return Search(len(known), *_worst(known))
 

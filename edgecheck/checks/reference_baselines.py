@@ -170,12 +170,12 @@ def _noise(
         candidate, expected = pair
         truth = load(exact[index][name])
         count = len(truth) if truth.ndim and compared.rows[index] is not None else None
-        middle = load(own[index][name]) if own else expected[slice(count)]
-        if truth.shape != middle.shape or truth.shape != candidate[slice(count)].shape:
+        same = ... if count is None else slice(count)  # a scalar has no rows
+        middle = load(own[index][name]) if own else expected[same]
+        if truth.shape != middle.shape or truth.shape != candidate[same].shape:
             reason = f"in float64 its shape is {truth.shape}"
             continue
         added = load(half_sums[index][name]) if half_sums else None
-        same = slice(count)
         if compared.case.model.output(name).matches_nonfinite:
             _, middle, truth = without_nonfinite(expected[same], middle, truth)
             expected, candidate = without_nonfinite(expected, candidate)
@@ -308,7 +308,8 @@ def _agreements(
         simulated = load(simulations[index][name])
         if pair is not None and compared.case.model.output(name).matches_nonfinite:
             count = len(simulated) if compared.rows[index] is not None else None
-            _, simulated = without_nonfinite(pair[1][slice(count)], simulated)
+            same = ... if count is None else slice(count)
+            _, simulated = without_nonfinite(pair[1][same], simulated)
             expected, candidate = without_nonfinite(pair[1], pair[0])
             pair = candidate, expected
         if pair is None or not all(np.isfinite(item).all() for item in (*pair, simulated)):

@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecheck.capture import data
+from edgecheck.capture.drawing import drawn_inputs
 from edgecheck.declare.budget import Limit
+from edgecheck.declare.model import Input, Model
+from edgecheck.errors import ChildError
 from edgecheck.judge import vacuity
 from edgecheck.judge.vacuity import Finding
 from edgecheck.names import CALIBRATED
@@ -114,8 +117,28 @@ def _probe(workbench: Workbench, case: Case, feeds: Feeds) -> list[_Probe]:
     probes, changed = _probe_feeds(workbench, case, feeds)
     if not probes:
         return []
+    if case.model.draw is not None:
+        return _valid_probes(workbench, case, probes, changed)
     outputs = workbench.reference_outputs(case, probes, "probes", main=False)
     return [_Probe(name, paths) for name, paths in zip(changed, outputs, strict=True)]
+
+
+def _valid_probes(
+    workbench: Workbench,
+    case: Case,
+    probes: Sequence[Mapping[str, str]],
+    changed: Sequence[str],
+) -> list[_Probe]:
+    """The probes that the reference takes: drawn inputs may be valid together only."""
+    found = []
+    for position, (feed, name) in enumerate(zip(probes, changed, strict=True)):
+        what = f"probe {position}"
+        try:
+            (paths,) = workbench.reference_outputs(case, [feed], what, main=False)
+        except ChildError:
+            continue
+        found.append(_Probe(name, paths))
+    return found
 
 
 def _probe_feeds(
@@ -133,7 +156,7 @@ def _probe_feeds(
         before = _load(feeds.feeds[0][item.name])
         left = 1 if np.dtype(item.dtype).kind == "f" else _DISCRETE_PROBES
         for _ in range(_DRAWS):
-            drawn = data.random_inputs([item], feeds.sizes[0], rng)
+            drawn = _drawn(case.model, item, feeds.sizes[0], rng)
             if not np.array_equal(drawn[item.name], before):
                 paths = data.save_feed(drawn, folder / str(len(probes)))
                 probes.append({**feeds.feeds[0], **paths})
@@ -144,17 +167,31 @@ def _probe_feeds(
     return probes, changed
 
 
+def _drawn(
+    model: Model, item: Input, sizes: Mapping[str, int], rng: np.random.Generator
+) -> dict[str, Array]:
+    """Another value of an input."""
+    others = drawn_inputs(model.inputs, sizes, rng, model.draw)
+    if item.name in others:
+        return {item.name: others[item.name]}
+    return data.random_inputs([item], sizes, rng)
+
+
 def _sample_findings(case: Case, feeds: Feeds) -> list[Finding]:
     """Findings about the user's samples: whether they are within the declared domain."""
-    if "samples" not in feeds.labels:
+    pairs = zip(feeds.feeds, feeds.labels, strict=True)
+    samples = [feed for feed, label in pairs if label == "samples"]
+    if not samples:
         return []
-    paths = feeds.feeds[feeds.labels.index("samples")]
     return [
         finding
         for item in case.model.inputs
         if item.dtype != "bool"
         for finding in vacuity.sample_domain(
-            item.name, _load(paths[item.name]), item.low, item.high
+            item.name,
+            np.concatenate([_load(feed[item.name]).reshape(-1) for feed in samples]),
+            item.low,
+            item.high,
         )
     ]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecheck.capture import data
+from edgecheck.capture import data, drawing
 from edgecheck.digests import digest_of
 from edgecheck.judge import determinism
 from edgecheck.judge.determinism import AFTER_OTHERS, BATCH, THREADS, TWICE, Difference
@@ -86,7 +86,7 @@ def _inputs(
         first[name] = np.resize(array, (rows, *array.shape[1:])) if batched else np.array(array)
     rng = np.random.default_rng(model.seed + 2)
     sizes = {**feeds.sizes[position], "batch": rows}
-    return first, data.random_inputs(model.inputs, sizes, rng)
+    return first, drawing.random_call(model.inputs, sizes, rng, model.draw)
 
 
 def _in_batch(

@@ -6,7 +6,6 @@ stores the data.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,59 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from edgecheck.declare.inputs import BATCH as BATCH
+from edgecheck.declare.inputs import DEFAULT_DIM as DEFAULT_DIM
+from edgecheck.declare.inputs import Input as Input
 from edgecheck.declare.metrics import Metric, as_metric
 from edgecheck.declare.outputs import Output, names_and_declarations
 from edgecheck.errors import DeclarationError
 from edgecheck.names import NAME, PRECISIONS
 
-BATCH = "batch"
-# Bounds of a named dimension that `Model.dims` does not state.
-DEFAULT_DIM = (1, 64)
 DROP_POLICIES = ("point", "upper-bound")
 
 Source = Callable[[], Any] | str | os.PathLike[str]
 ArtifactKey = str | tuple[str, str]
-_DTYPES = (
-    *("float16", "float32", "float64", "bool"),
-    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-)
-
-
-@dataclass(frozen=True)
-class Input:
-    """One input of a model and the domain its values come from.
-
-    Attributes:
-        name: the parameter of the module's ``forward``, or the input's name in the model file.
-        shape: one entry per axis: a size, or the name of a dynamic dimension. A first axis named
-            ``"batch"`` makes the batch dynamic; a number there is a static batch.
-        low, high: smallest and largest value (inclusive for integers) of generated inputs.
-        dtype: a NumPy dtype name.
-        step: the spacing of generated floats from `low` on, if not all between are possible:
-            1/255 for pixels scaled to 0..1.
-
-    Raises:
-        DeclarationError: an impossible shape, dtype, range or step.
-    """
-
-    name: str
-    shape: tuple[int | str, ...]
-    low: float = 0.0
-    high: float = 1.0
-    dtype: str = "float32"
-    step: float | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
-        where = f"input {self.name!r}"
-        _check_dtype(self.dtype, where)
-        _check_shape(self.shape, where)
-        _check_range(self, where)
-
-    @property
-    def batched(self) -> bool:
-        """Whether the batch axis is dynamic."""
-        return bool(self.shape) and self.shape[0] == BATCH
+# Draws some inputs of a valid call, by name: sizes of the named dimensions, a seeded generator.
+Draw = Callable[[dict[str, int], np.random.Generator], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +54,8 @@ class Evaluation:
 
     Attributes:
         inputs: an array (one input), a dict of arrays by input name, an iterable of samples, a
-            PyTorch Dataset or DataLoader, or a callable that returns one of these.
+            PyTorch Dataset or DataLoader, or a callable that returns one of these. If the inputs
+            share no batch axis, a sample is a whole call.
         labels: an array, or a callable that returns one; None if `inputs` yields
             ``(sample, label)`` pairs.
         metric: a `Metric`, the name of one (see `edgecheck.metrics.METRICS`), or any
@@ -158,6 +119,10 @@ class Model:
         target_options: how to build for and run on a target, by target: see docs/targets.md.
         batch_sizes: batch sizes at which a dynamic batch is tried.
         dims: smallest and largest size of the named dimensions.
+        draw: ``draw(sizes, rng)`` returns arrays by input name, for inputs that are not valid in
+            every combination of their values, as a mask that must keep something; the others are
+            drawn from their domains. `sizes` has the named dimensions, `rng` is a seeded
+            ``numpy.random.Generator``.
         seed: of the generated inputs.
         fuzz: how many adversarial inputs the parity check tries, if ``--edge-fuzz`` is not
             given.
@@ -189,6 +154,7 @@ class Model:
     target_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)
     batch_sizes: Sequence[int] = field(default=(1, 2, 5), kw_only=True)
     dims: Mapping[str, tuple[int, int]] = field(default_factory=dict, kw_only=True)
+    draw: Draw | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     fuzz: int = field(default=0, kw_only=True)
 
@@ -198,6 +164,7 @@ class Model:
         names, declared = names_and_declarations(self.outputs)
         object.__setattr__(self, "_outputs", {**self._outputs, **declared})
         object.__setattr__(self, "outputs", names)
+        _check_draw(self.draw)
         _check_fuzz(self.fuzz)
         _check_names("input", [item.name for item in self.inputs])
         _check_names("output", list(self.outputs))
@@ -257,45 +224,12 @@ def source_kind(source: Source) -> str:
     return kinds.get(path.suffix, "")
 
 
-def _check_dtype(dtype: str, where: str) -> None:
-    if dtype not in _DTYPES:
-        raise DeclarationError(f"{where}: unknown dtype {dtype!r}; use one of {_DTYPES}")
-
-
-def _check_shape(shape: tuple[int | str, ...], where: str) -> None:
-    for axis, size in enumerate(shape):
-        if isinstance(size, bool) or not isinstance(size, int | str):
-            raise DeclarationError(
-                f"{where}: axis {axis} is {size!r}, which is neither a size nor a name"
-            )
-        if isinstance(size, int) and size < 1:
-            raise DeclarationError(f"{where}: axis {axis} has size {size}; sizes start at 1")
-        if size == BATCH and axis != 0:
-            raise DeclarationError(f"{where}: 'batch' must be the first axis, not axis {axis}")
-
-
-def _check_range(item: Input, where: str) -> None:
-    """The range is finite, holds a value of the dtype, fits the dtype, and has room for a step."""
-    low, high, kind = item.low, item.high, np.dtype(item.dtype).kind
-    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
-        raise DeclarationError(f"{where}: no range between low={low} and high={high}")
-    if item.step is not None and not (kind == "f" and 0 < item.step <= high - low):
+def _check_draw(draw: object) -> None:
+    if draw is not None and not callable(draw):
         raise DeclarationError(
-            f"{where}: step={item.step} is not a spacing of floats in {low}..{high}"
+            f"draw is a {type(draw).__name__}; it is a callable draw(sizes, rng) that returns "
+            "arrays by input name"
         )
-    if kind in "iu" and math.ceil(low) > math.floor(high):
-        raise DeclarationError(f"{where}: no integer between {low} and {high}")
-    if kind != "b" and not _representable(low, high, item.dtype):
-        raise DeclarationError(f"{where}: {low}..{high} overflows {item.dtype}")
-
-
-def _representable(low: float, high: float, dtype: str) -> bool:
-    """Whether the bounds of a range are within those of a dtype of integers or floats."""
-    if np.dtype(dtype).kind in "iu":
-        integers = np.iinfo(dtype)
-        return low >= int(integers.min) and high <= int(integers.max)
-    floats = np.finfo(dtype)
-    return low >= float(floats.min) and high <= float(floats.max)
 
 
 def _check_fuzz(fuzz: int) -> None:

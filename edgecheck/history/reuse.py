@@ -88,6 +88,7 @@ def _facts(
         facts["vacuous"] = workbench.settings.vacuous
         facts["rebuild"] = workbench.settings.rebuild
         facts["fuzz"] = fuzz_digest(workbench, case)
+        facts["draw"] = _code_sha256(model.draw)
         facts["feeds"] = [_files_sha256(item) for item in workbench.feeds(case).feeds]
     if check == "accuracy":
         evaluation = case.model.evaluation

@@ -117,7 +117,10 @@ def _tolerance(step: Step, multiple: float, floor: float, unknown: float) -> flo
 
 
 def judge_faint(
-    steps: Sequence[Step], pairs: Sequence[Sequence[Pair]], tolerated: Sequence[float]
+    steps: Sequence[Step],
+    pairs: Sequence[Sequence[Pair]],
+    tolerated: Sequence[float],
+    unseen: Container[int] = (),
 ) -> FaultLocation | None:
     """The first layer of an int8 candidate that breaks within the tolerance, or None.
 
@@ -127,6 +130,7 @@ def judge_faint(
     Args:
         tolerated: see `tolerances`. An error beyond them is not a faint fault, but the tensor is
             another layer's.
+        unseen: see `judge`.
     """
     limits = [
         _tolerance(
@@ -134,7 +138,7 @@ def judge_faint(
         )
         for step in steps
     ]
-    judged = judge(steps, pairs, limits)
+    judged = judge(steps, pairs, limits, unseen)
     at = judged.measured_at
     if at is None or not judged.stands_out or judged.from_input:
         return None
@@ -146,7 +150,10 @@ def judge_faint(
 
 
 def judge(
-    steps: Sequence[Step], pairs: Sequence[Sequence[Pair]], limits: Sequence[float]
+    steps: Sequence[Step],
+    pairs: Sequence[Sequence[Pair]],
+    limits: Sequence[float],
+    unseen: Container[int] = (),
 ) -> FaultLocation:
     """Find the first layer that breaks.
 
@@ -154,8 +161,9 @@ def judge(
         pairs: the tensors of the candidate that may be each step's output, the best first (see
             `find_pairs`), with exact errors.
         limits: the error up to which each step agrees: see `tolerances`.
+        unseen: steps whose tensors can't be found in any candidate, right or wrong.
     """
-    return _decide(steps, _propagate(steps, _match(steps, pairs, limits), limits))
+    return _decide(steps, _propagate(steps, _match(steps, pairs, limits, unseen), limits))
 
 
 @dataclass(frozen=True)
@@ -193,7 +201,10 @@ class _Passed:
 
 
 def _match(
-    steps: Sequence[Step], pairs: Sequence[Sequence[Pair]], limits: Sequence[float]
+    steps: Sequence[Step],
+    pairs: Sequence[Sequence[Pair]],
+    limits: Sequence[float],
+    unseen: Container[int],
 ) -> list[_Match]:
     """The tensors that agree with each step, and those that may be a suspect's output."""
     agreeing = [_best_within(row, limit) for row, limit in zip(pairs, limits, strict=True)]
@@ -208,7 +219,7 @@ def _match(
                 for pair in row
                 if pair.tensor not in claimed and closest.get(pair.tensor) == index
             ),
-            suspect=index not in backed,
+            suspect=index not in backed and index not in unseen,
         )
         for index, row in enumerate(pairs)
     ]

@@ -154,13 +154,16 @@ def judge_traces(
     right = [traces.load(item.path) for item in tensors]
     pairs = matching.refined(matching.find_pairs(left, right), left, right)
     limits = judgement.tolerances(steps, precision, slack=slack)
-    judged = judgement.judge(steps, pairs, limits)
+    unseen = {position for position, values in enumerate(left) if matching.too_small(values)}
+    judged = judgement.judge(steps, pairs, limits, unseen)
     if judged.broken:
         sharp = judgement.tolerances(steps, precision, slack=slack, sharp=True)
-        sharper = judgement.judge(steps, pairs, sharp)
+        sharper = judgement.judge(steps, pairs, sharp, unseen)
         judged = sharper if sharper.stands_out else judged
     # Looked for where it was tried on sound files: a quantizer to 4 bits has more freedom.
-    faint = judgement.judge_faint(steps, pairs, limits) if precision == "int8" else None
+    faint = None
+    if precision == "int8":
+        faint = judgement.judge_faint(steps, pairs, limits, unseen)
     return judged, limits, faint
 
 

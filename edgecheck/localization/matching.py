@@ -62,6 +62,11 @@ def axis_orders(shape: Sequence[int]) -> list[tuple[int, ...]]:
     return [(*unit, *order) for order in orders]
 
 
+def too_small(values: Array) -> bool:
+    """Whether a tensor, as a scalar, has too few elements to be told from others."""
+    return values.size < _LEAST_ELEMENTS
+
+
 def find_pairs(reference: Sequence[Array], candidate: Sequence[Array]) -> list[list[Pair]]:
     """For each tensor of the reference those of the candidate of equal size, the best first.
 
@@ -73,7 +78,7 @@ def find_pairs(reference: Sequence[Array], candidate: Sequence[Array]) -> list[l
     pairs: list[list[Pair]] = [[] for _ in reference]
     sizes: dict[int, tuple[list[int], list[int]]] = {}
     for position, values in enumerate(reference):
-        if values.size >= _LEAST_ELEMENTS and np.isfinite(values).all() and values.any():
+        if not too_small(values) and np.isfinite(values).all() and values.any():
             sizes.setdefault(values.size, ([], []))[0].append(position)
     for position, values in enumerate(candidate):
         if values.size in sizes:

@@ -243,7 +243,7 @@ def _fit(array: np.ndarray, tensor: Tensor, name: str) -> np.ndarray:
     if array.dtype.kind == "f" and wanted.kind in "iu" and tensor.get("scale"):
         scaled = np.rint(array / tensor["scale"]) + tensor["zero_point"]
         bounds = np.iinfo(wanted)
-        return np.ascontiguousarray(np.clip(scaled, bounds.min, bounds.max).astype(wanted))
+        return np.asarray(np.clip(scaled, bounds.min, bounds.max).astype(wanted), order="C")
     if array.dtype.kind in "iu" and wanted.kind in "iu" and array.size:
         bounds = np.iinfo(wanted)
         low, high = int(array.min()), int(array.max())
@@ -253,7 +253,7 @@ def _fit(array: np.ndarray, tensor: Tensor, name: str) -> np.ndarray:
             )
     elif array.dtype.kind != wanted.kind:
         raise ValueError(f"input {name!r} is {array.dtype}, but the file takes {wanted}")
-    return np.ascontiguousarray(array, dtype=wanted)
+    return np.asarray(array, dtype=wanted, order="C")
 
 
 def _dequantize(array: np.ndarray, tensor: Tensor) -> np.ndarray:

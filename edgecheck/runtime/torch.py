@@ -54,7 +54,7 @@ def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:  # NumPy has no such type
         tensor = tensor.float()
-    return np.ascontiguousarray(tensor.numpy())
+    return np.asarray(tensor.numpy(), order="C")
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

@@ -100,6 +100,42 @@ def test_a_reference_that_breaks_at_a_bound_is_a_warning(measure: Measure) -> No
     assert found.failures == ()
 
 
+def test_inputs_without_valid_bounds_stay_random(tmp_path: Path) -> None:
+    """A mean over what a mask keeps: 0 / 0 where it keeps nothing, on both sides."""
+    kinds = {"x": TensorProto.FLOAT, "keep": TensorProto.FLOAT, "y": TensorProto.FLOAT}
+    values = {
+        name: helper.make_tensor_value_info(name, kind, ["batch", 64] if name != "y" else None)
+        for name, kind in kinds.items()
+    }
+    nodes = [
+        node("Mul", ["x", "keep"], ["kept"]),
+        node("ReduceSum", ["kept", "axis"], ["sum"]),
+        node("ReduceSum", ["keep", "axis"], ["count"]),
+        node("Div", ["sum", "count"], ["y"]),
+    ]
+    axis = [helper.make_tensor("axis", TensorProto.INT64, [1], [1])]
+    graph = helper.make_graph(nodes, "g", [values["x"], values["keep"]], [values["y"]], axis)
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=OPSETS), path)
+
+    def warnings(**options: Any) -> tuple[str, ...]:
+        name = f"m{len(options)}"
+        settings = Settings(tmp_path / "cache", tmp_path / name, lock=tmp_path / "lock", sharers=2)
+        workbench = Workbench(settings)
+        keep = Input("keep", ("batch", 64), low=0, high=1, **options)
+        x = Input("x", ("batch", 64), low=1, high=2)
+        model = Model(path, inputs=[x, keep], outputs=["y"])
+        case = Case(name, "", find_target("ort"), "fp32", model, Budget())
+        found = boundary.measure(workbench, case)
+        workbench.close()
+        assert found.failures == ()
+        return found.warnings
+
+    (warning,) = warnings()
+    assert "with all inputs at their lowest" in warning
+    assert warnings(bounds=False) == ()
+
+
 def test_an_error_fails_by_the_fixed_limits_where_nothing_is_known_of_rounding(
     measure: Measure,
 ) -> None:

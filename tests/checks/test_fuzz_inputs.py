@@ -130,6 +130,26 @@ def test_a_fault_at_one_value_is_found_and_made_as_small_as_it_can_be() -> None:
     assert 1 <= found.examples <= 200
 
 
+def test_inputs_that_are_valid_together_only_stay_valid_in_a_search() -> None:
+    """`x` fails at a bound; `part` and `rest` add up to one, drawn or made small."""
+    pair = [Input("part", ("batch",)), Input("rest", ("batch",))]
+    fixed = Input("fixed", ("batch",), low=0, high=1, bounds=False)
+
+    def draw(sizes: dict[str, int], rng: np.random.Generator) -> dict[str, Any]:
+        part = rng.uniform(0, 1, sizes["batch"])
+        return {"part": part, "rest": 1 - part}
+
+    def judge(arrays: Any) -> Judged:
+        np.testing.assert_allclose(arrays["part"] + arrays["rest"], 1, rtol=1e-6)
+        assert ((arrays["fixed"] > 0) & (arrays["fixed"] < 1)).all()
+        return edge(arrays)
+
+    inputs = [X, *pair, fixed]
+    found = search(inputs, {"batch": (1, 2)}, judge, count=60, seed=0, draw=draw)
+    assert found.arrays is not None
+    assert sorted(found.arrays["x"].ravel()) == [0] * 19 + [2]
+
+
 @pytest.mark.parametrize("judge", [edge, lambda arrays: Judged(float(arrays["x"].std()))])
 def test_the_same_seed_finds_the_same(judge: Any) -> None:
     one, other = (search([X], {"batch": (1, 2)}, judge, count=60, seed=7) for _ in range(2))

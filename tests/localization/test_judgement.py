@@ -59,6 +59,14 @@ def test_a_candidate_that_makes_nothing_alike_is_infinitely_off() -> None:
     assert math.isinf(found.error)
 
 
+def test_a_step_that_can_not_be_found_in_any_candidate_is_not_the_cause() -> None:
+    steps = [step(-1), step(0)]
+    alone = judge(steps, pairs(0.001, None), [LIMIT] * 2, unseen={1})
+    assert alone.broken == ()
+    after = judge([*steps, step(1)], pairs(0.001, None, 0.5), [LIMIT] * 3, unseen={1})
+    assert after.broken == (2,)
+
+
 def test_a_model_that_is_broken_from_its_input_on() -> None:
     found = chain(0.4, 0.4)
     assert found.broken == (0,)

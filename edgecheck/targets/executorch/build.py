@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecheck.errors import ArtifactError
 from edgecheck.targets.base import Builder, BuildRequest, Inspection
+from edgecheck.targets.common.calibration import calls
 from edgecheck.targets.common.torch_program import export_fixed
 from edgecheck.targets.executorch import BACKENDS
 
@@ -157,19 +158,11 @@ def _calibration_feeds(
     sample: Mapping[str, torch.Tensor], calibration: Mapping[str, str]
 ) -> Iterator[dict[str, torch.Tensor]]:
     """The calibration data cut into calls of the program's fixed batch."""
-    import numpy as np
     import torch
 
-    arrays = {
-        name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in calibration.items()
-    }
-    step = len(next(iter(sample.values())))
-    count = len(next(iter(arrays.values())))
-    for start in range(0, count - step + 1, step):
-        yield {
-            name: torch.from_numpy(np.array(array[start : start + step]))
-            for name, array in arrays.items()
-        }
+    shapes = {name: tuple(tensor.shape) for name, tensor in sample.items()}
+    for call in calls(calibration, shapes):
+        yield {name: torch.tensor(array) for name, array in call.items()}
 
 
 def _fold_weights(module: Any) -> None:

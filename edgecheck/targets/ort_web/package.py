@@ -108,7 +108,7 @@ class Page:
         content = bytearray()
         described = []
         for name, array in inputs.items():
-            array = np.ascontiguousarray(array)
+            array = np.asarray(array, order="C")
             described.append(
                 {
                     "name": name,

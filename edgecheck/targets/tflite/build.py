@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecheck.targets.base import Builder, BuildRequest, Inspection
 from edgecheck.targets.common import keep_float
+from edgecheck.targets.common.calibration import calls
 from edgecheck.targets.common.torch_program import export_fixed
 from edgecheck.targets.tflite import from_tensorflow, inspection, layers
 
@@ -142,23 +143,15 @@ def _calibration_feeds(
     source: str, calibration: Mapping[str, str]
 ) -> tuple[str, list[dict[str, Any]]]:
     """The file's signature, and the calibration data cut into its fixed batches."""
-    import numpy as np
     from ai_edge_litert import interpreter as litert
 
     interpreter = litert.Interpreter(model_path=source)
     key = next(iter(interpreter.get_signature_list()))
     details = interpreter.get_signature_runner(key).get_input_details()
-    arrays = {
-        name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in calibration.items()
-    }
-    step = int(next(iter(details.values()))["shape"][0])
-    count = len(next(iter(arrays.values())))
+    shapes = {name: [int(size) for size in item["shape"]] for name, item in details.items()}
     return key, [
-        {
-            name: np.ascontiguousarray(arrays[name][start : start + step], item["dtype"])
-            for name, item in details.items()
-        }
-        for start in range(0, count - step + 1, step)
+        {name: call[name].astype(item["dtype"], copy=False) for name, item in details.items()}
+        for call in calls(calibration, shapes)
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecheck.targets.common.calibration import calls
 from edgecheck.targets.common.tensorflow_files import fixed
 
 
@@ -63,21 +64,8 @@ def _samples(
     calibration: Mapping[str, str], example: Mapping[str, str]
 ) -> Callable[[], Iterator[dict[str, Any]]]:
     """The calibration data in calls of the fixed batch, by input."""
-    arrays = {
-        name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in calibration.items()
-    }
     shapes = {
         name: np.load(path, mmap_mode="r", allow_pickle=False).shape
         for name, path in example.items()
     }
-    step = next(iter(shapes.values()))[0]
-    count = len(next(iter(arrays.values())))
-
-    def calls() -> Iterator[dict[str, Any]]:
-        for start in range(0, count - step + 1, step):
-            yield {
-                name: np.ascontiguousarray(array[start : start + step])
-                for name, array in arrays.items()
-            }
-
-    return calls
+    return lambda: calls(calibration, shapes)

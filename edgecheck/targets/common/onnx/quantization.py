@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from edgecheck.targets.common.calibration import calls
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,26 +107,17 @@ def quantize_static(
 
 def _calibration_reader(source: str, calibration: Mapping[str, str]) -> Any:
     """Batches of the calibration data, of the file's own size where that is fixed."""
-    import numpy as np
     import onnx
     from onnxruntime.quantization import CalibrationDataReader
 
-    arrays = {
-        name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in calibration.items()
+    shapes = {
+        item.name: [axis.dim_value for axis in item.type.tensor_type.shape.dim]
+        for item in onnx.load(source, load_external_data=False).graph.input
     }
-    first = onnx.load(source, load_external_data=False).graph.input[0].type.tensor_type.shape.dim
-    fixed = first[0].dim_value if first else 0
-    step = fixed or CALIBRATION_BATCH
-    count = len(next(iter(arrays.values())))
-
-    def batches() -> Iterator[dict[str, np.ndarray]]:
-        for start in range(0, count - step + 1 if fixed else count, step):
-            rows = slice(start, start + step)
-            yield {name: np.ascontiguousarray(array[rows]) for name, array in arrays.items()}
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._batches = batches()
+            self._batches = calls(calibration, shapes, CALIBRATION_BATCH)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._batches, None)
