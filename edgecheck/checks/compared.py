@@ -104,25 +104,28 @@ class Compared:
         own: list[float] = []
         plain: list[float] = []
         for index in self.judged:
+            if load(self.reference[index][name]).dtype.kind not in "iub":
+                continue
             sides = [self.results[index], self.reference[index], simulations[index]]
+            count = self.rows[index]
             candidate, expected, simulated = (
-                {key: load(paths[key]) for key in self.case.model.outputs} for paths in sides
+                {key: _first(load(paths[key]), count) for key in self.case.model.outputs}
+                for paths in sides
             )
-            count = len(simulated[name]) if self.rows[index] is not None else None
-            labels = expected[name][slice(count)]
-            shapes = {candidate[name][slice(count)].shape, labels.shape, simulated[name].shape}
-            if labels.dtype.kind not in "iub" or not labels.size or len(shapes) > 1:
+            labels = expected[name]
+            shapes = {candidate[name].shape, labels.shape, simulated[name].shape}
+            if not labels.size or len(shapes) > 1:
                 continue
             for found, shares in ((candidate, own), (simulated, plain)):
-                pairs = [
-                    (found[key][slice(count)], expected[key][slice(count)])
-                    for key in self.case.model.outputs
-                    if expected[key].ndim
-                ]
-                proven = without_ties(found[name][slice(count)], labels, pairs)
-                differ = np.atleast_1d(proven != labels)
+                pairs = [(found[key], expected[key]) for key in self.case.model.outputs]
+                differ = np.atleast_1d(without_ties(found[name], labels, pairs) != labels)
                 shares.extend(differ.reshape(len(differ), -1).mean(axis=1).tolist())
         return own, plain
+
+
+def _first(array: Array, count: int | None) -> Array:
+    """The first samples of an output; all of it where there is no number, or no axis."""
+    return array[:count] if count is not None and array.ndim else array
 
 
 def rows_to_simulate(case: Case, outputs: Mapping[str, str]) -> int | None:

@@ -86,6 +86,7 @@ def _stopped(
     *,
     group: bool,
 ) -> list[str]:
+    before = {*left_in(temporary)}  # of runs that SIGKILL ended; those of the last minute stay
     process = _start(folder, temporary, workers)
     try:
         output, _ = process.communicate(timeout=moment_s)
@@ -103,9 +104,9 @@ def _stopped(
     if alive := _alive(temporary):
         found.append(f"{len(alive)} processes live on: {alive}")
     # SIGKILL and a Python that does not yet listen die at once: the next run cleans up after them.
-    left = left_in(temporary)
+    left = {*left_in(temporary)} - before
     if left and process.returncode != -stop:
-        found.append(f"left behind: {left}")
+        found.append(f"left behind: {sorted(left)}")
     return found
 
 

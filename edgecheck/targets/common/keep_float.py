@@ -138,6 +138,8 @@ def difference(weight: Array, constant: Array) -> float:
             continue
         one, other = _sample(left), _sample(right.transpose(order))
         best = min(best, _relative(one, other), *_scaled(one, other))
+        if 1 in weight.shape[:2]:  # a single channel has a factor, too
+            best = min(best, *_scaled(one[None], other[None]))
     return best
 
 
