@@ -333,6 +333,8 @@ def _functional_caller(model: Any, declared: list[str], what: str) -> Call:
 
     own = [item.name.split(":")[0] for item in model.inputs]
     order = match_names(declared, own, what)
+    if isinstance(model, keras.Sequential):  # it knows its inputs, but not their structure
+        return lambda tensors: model(tensors[order[0]])
     return lambda tensors: model(
         keras.tree.pack_sequence_as(model.input, [tensors[name] for name in order])
     )

@@ -137,6 +137,42 @@ def test_a_digest_tells_apart_what_differs_only_in_edges_attributes_or_functions
     assert graph_of(halving, shape) == digests[4]
 
 
+def _sequential(*first: Any) -> Any:
+    return keras.Sequential([*first, keras.layers.Flatten(), keras.layers.Dense(3)])
+
+
+def _built() -> Any:
+    model = _sequential()
+    model.build((None, 6, 6, 1))
+    return model
+
+
+def _called() -> Any:
+    model = _sequential(keras.Input((6, 6, 1)))
+    model(FEED["image"])
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_sequential, lambda: _sequential(keras.Input((6, 6, 1))), _built, _called],
+    ids=["unbuilt", "with an input", "built", "called"],
+)
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_sequential_model_is_taken_in_any_state(
+    make: Callable[[], Any], saved: bool, tmp_path: Path
+) -> None:
+    model = make()
+    if saved:
+        model(FEED["image"])  # what was never built can't be saved whole
+        model.save(tmp_path / "m.keras")
+        model = load(str(tmp_path / "m.keras"), "source s")
+    source = live(model, [IMAGE], ["y"])
+    found = source.infer({"image": FEED["image"]})["y"]
+    np.testing.assert_allclose(found, model(FEED["image"]).numpy(), rtol=1e-5)
+    assert source.capture(tmp_path, {"batch": (1, 8)})[0].is_dir()
+
+
 def test_inputs_are_matched_by_name_and_else_in_order() -> None:
     by_order = live(
         two_inputs(), [Input("a", ("batch", 6, 6, 1)), Input("b", ("batch", 4))], ["wide", "sum"]
