@@ -6,6 +6,8 @@ a child (see `edgecheck.capture.worker`).
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import inspect
 import json
@@ -22,6 +24,7 @@ from edgecheck.capture.base import CaptureError, story
 from edgecheck.capture.data import example_sizes, random_inputs
 from edgecheck.declare.model import Input
 from edgecheck.runtime.torch import call_module, name_outputs
+from edgecheck.runtime.torch_program import plain_outputs
 
 
 class LiveTorch:
@@ -126,10 +129,25 @@ def capture(
         name: torch.export.Dim(name, min=dims.get(name, (1, 64))[0], max=dims.get(name, (1, 64))[1])
         for name in named
     }
+    if type(plain_outputs(returned)) is not type(returned):
+        module = _plain(module)
     program = _export(module, example, _dynamic_shapes(inputs, named_dims), dynamic=bool(named))
     _check_dynamic(program, inputs)
     torch.export.save(program, path)
     return program_digest(path)
+
+
+def _plain(module: torch.nn.Module) -> torch.nn.Module:
+    """The module, returning a dict in place of a dataclass, of which a program knows nothing."""
+    forward = module.forward
+
+    @functools.wraps(forward)
+    def plain_forward(*arguments: Any, **named: Any) -> Any:
+        return plain_outputs(forward(*arguments, **named))
+
+    plain = copy.copy(module)  # its parameters and the names of its layers stay
+    plain.forward = plain_forward
+    return plain
 
 
 def _dynamic_shapes(inputs: Sequence[Input], named: Mapping[str, Any]) -> dict[str, Any]:

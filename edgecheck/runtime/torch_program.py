@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -46,12 +47,26 @@ def _no_pickle() -> Iterator[None]:
         torch.load = load
 
 
+def plain_outputs(outputs: Any) -> Any:
+    """A dict of what a dataclass or another mapping holds; anything else as it is."""
+    if isinstance(outputs, Mapping):
+        return dict(outputs)
+    if dataclasses.is_dataclass(outputs) and not isinstance(outputs, type):
+        fields = [item.name for item in dataclasses.fields(outputs)]
+        found = {name: getattr(outputs, name) for name in fields}
+        return {name: value for name, value in found.items() if value is not None}
+    return outputs
+
+
 def select_outputs(outputs: Any, names: list[str]) -> list[torch.Tensor]:
     """The tensors that a module returned, as declared: by key if it is a dict, else in order.
+
+    The fields of a dataclass count as keys, as those of the outputs of transformers.
 
     Raises:
         ValueError: their number or their keys are not the declared ones.
     """
+    outputs = plain_outputs(outputs)
     if isinstance(outputs, dict) and set(names) <= set(outputs):
         flat = [outputs[name] for name in names]
     else:
