@@ -7,7 +7,7 @@ stores the data.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,8 @@ class Model:
         _check_names("input", [item.name for item in self.inputs])
         _check_names("output", list(self.outputs))
         _check_source(self.source)
+        for what in ("artifacts", "builders", "baselines"):
+            _check_keys(what, getattr(self, what))
         _check_reference(self.reference, self.source, self.artifacts)
         _check_dims(self.dims, self.inputs)
         _check_batch_sizes(self.batch_sizes, *self.dim_range(BATCH))
@@ -263,6 +265,15 @@ def _check_source(source: Any) -> None:
         f"source {source!r} is neither a callable, nor the path of a .pt2, .onnx or .keras file, "
         "nor that of a SavedModel directory (one with saved_model.pb in it)"
     )
+
+
+def _check_keys(what: str, keys: Iterable[ArtifactKey]) -> None:
+    """No two keys mean the same candidate: one of them would be left out without a word."""
+    known: dict[tuple[str, str], ArtifactKey] = {}
+    for key in keys:
+        other = known.setdefault(artifact_key(key), key)
+        if other != key:
+            raise DeclarationError(f"{what}: {other!r} and {key!r} mean the same candidate")
 
 
 def _check_reference(

@@ -230,6 +230,13 @@ def test_the_classifier_output_is_known_only_where_scores_are_scored() -> None:
     assert model().classifier_output is None
 
 
+@pytest.mark.parametrize("what", ["artifacts", "builders", "baselines"])
+def test_two_keys_of_one_candidate_are_refused(what: str) -> None:
+    given: Any = {"ort": "a.onnx", ("ort", "int8"): "c.onnx", ("ort", "fp32"): "b.onnx"}
+    with pytest.raises(DeclarationError, match=rf"{what}: 'ort' and \('ort', 'fp32'\) mean the"):
+        model(**{what: given})
+
+
 def test_a_bare_path_becomes_an_artifact_and_an_artifact_stays() -> None:
     assert as_artifact("m.onnx") == Artifact("m.onnx")
     stated = Artifact("m.onnx", inputs={"x": "X"})
