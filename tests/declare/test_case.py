@@ -14,7 +14,7 @@ from edgecheck.declare import metrics
 from edgecheck.declare.budget import Budget
 from edgecheck.declare.case import Case, Matrix, Selection, expand, shipped_precisions
 from edgecheck.declare.device_classes import DEVICE_CLASSES, find_device_class
-from edgecheck.declare.model import Artifact, Evaluation, Input, Model
+from edgecheck.declare.model import Artifact, Evaluation, Input, Model, artifact_key
 from edgecheck.errors import EdgecheckError, SelectionError
 from edgecheck.names import CHECKS, PRECISIONS
 from edgecheck.targets.base import Build, Files, Runtime, Target
@@ -67,9 +67,13 @@ keys = st.tuples(
 names = st.text("ab-.", min_size=1, max_size=4) | st.sampled_from(["ort", "int8", "fp32", "web"])
 
 
+def _distinct(declared: dict[Any, Any]) -> bool:
+    return len({artifact_key(key) for key in declared}) == len(declared)
+
+
 @st.composite
 def models(draw: st.DrawFn) -> Model:
-    artifacts = draw(st.dictionaries(keys, st.just("m.onnx"), max_size=3))
+    artifacts = draw(st.dictionaries(keys, st.just("m.onnx"), max_size=3).filter(_distinct))
     have_source = draw(st.booleans()) or not artifacts
     shipped = st.dictionaries(
         st.sampled_from([target.name for target in (*TARGETS, SMALL)]),
@@ -79,7 +83,7 @@ def models(draw: st.DrawFn) -> Model:
         source=draw(st.sampled_from([source, "m.onnx", "m.pt2"])) if have_source else None,
         reference="source" if have_source else draw(st.sampled_from(sorted(artifacts, key=str))),
         artifacts=artifacts,
-        builders=draw(st.dictionaries(keys, st.just(max), max_size=2)),
+        builders=draw(st.dictionaries(keys, st.just(max), max_size=2).filter(_distinct)),
         variants=draw(st.dictionaries(names, st.just(source), max_size=2)),
         qat=draw(st.sampled_from([None, source, {"ort": source}])),
         calibration=draw(st.sampled_from([None, [1]])),
